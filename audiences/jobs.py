@@ -1,0 +1,211 @@
+"""Due work as rows with leases: ask for it, claim it, run it, and have it come back if its worker dies.
+
+A task is declared with `@job("floor.verb", queue=…)` and runs as a Celery task of that name. The broker carries
+(job id, fence) and may lose it: whoever sweeps next finds the row again.
+"""
+
+import functools
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from celery import current_app, shared_task
+from django.db import close_old_connections, connection, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from audiences.models import Job
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=30)
+LONGEST_BACKOFF = timedelta(minutes=10)
+
+
+class LeaseLost(Exception):
+    """Another worker holds the job now: stop, and write nothing."""
+
+
+@dataclass(slots=True)
+class Claim:
+    """The right to run one job, until its lease ends."""
+
+    job_id: int
+    fence: int
+    key: str
+    _last_progress: float = 0.0
+
+    def renew(self) -> None:
+        """Hold on to the job. Raises LeaseLost if it is no longer ours."""
+        if not self._mine().update(lease_until=timezone.now() + LEASE):
+            raise LeaseLost(f"job {self.job_id} was taken over")
+
+    def progress(self, *, every: float = 0.5, **numbers: Any) -> None:
+        """Let people see how far it is, at most every so many seconds."""
+        if time.monotonic() - self._last_progress >= every:
+            self._last_progress = time.monotonic()
+            self._mine().update(progress=numbers)
+
+    def _mine(self) -> Any:
+        return Job.objects.filter(pk=self.job_id, fence=self.fence, lease_until__isnull=False)
+
+
+def ask(task: str, key: object, *, queue: str = "compute", after: timedelta = timedelta(0)) -> None:
+    """Have `task` run for `key`, once, soon. Asking again before it began changes nothing; while it runs, it runs once more."""
+    due = timezone.now() + after
+    job, made = Job.objects.get_or_create(task=task, key=str(key), defaults={"queue": queue, "due_at": due})
+    if not made:
+        Job.objects.filter(pk=job.pk).filter(Q(due_at__isnull=True) | Q(due_at__gt=due)).update(due_at=due)
+    if not after:
+        transaction.on_commit(_hint, robust=True)
+
+
+def keep_doing(task: str, key: object, *, every: timedelta, queue: str = "compute") -> None:
+    """Have `task` run for `key` again and again, starting now if it is new."""
+    seconds = max(1, int(every.total_seconds()))
+    job, made = Job.objects.get_or_create(
+        task=task, key=str(key), defaults={"queue": queue, "due_at": timezone.now(), "every_seconds": seconds}
+    )
+    if not made and job.every_seconds != seconds:
+        next_due = timezone.now() + timedelta(seconds=seconds)
+        Job.objects.filter(pk=job.pk).update(every_seconds=seconds, due_at=next_due)
+
+
+def stop_doing(task: str, key: object) -> None:
+    """No more of `task` for `key`; what runs now runs to its end."""
+    Job.objects.filter(task=task, key=str(key)).update(due_at=None, every_seconds=None)
+
+
+def claim_due(limit: int = 50, queues: list[str] | None = None) -> list[Job]:
+    """Take the jobs that are due and not held, or whose holder's lease ran out. Their fences rise."""
+    now = timezone.now()
+    free = Q(lease_until__isnull=True) | Q(lease_until__lt=now)
+    due = Job.objects.filter(free & (Q(due_at__lte=now) | Q(lease_until__lt=now)))
+    if queues:
+        due = due.filter(queue__in=queues)
+    taken = []
+    for job in due.order_by("due_at")[:limit]:
+        won = Job.objects.filter(free, pk=job.pk, fence=job.fence).update(
+            fence=F("fence") + 1, lease_until=now + LEASE, due_at=None, started_at=now, finished_at=None, progress={}
+        )
+        if won:
+            job.fence += 1
+            taken.append(job)
+    return taken
+
+
+def sweep(send: Callable[[Job], None] | None = None) -> int:
+    """Claim what is due and hand it to workers; how many. Losing the hand-over loses nothing: the lease runs out."""
+    jobs = claim_due()
+    for job in jobs:
+        (send or _send)(job)
+    return len(jobs)
+
+
+def job(name: str, *, queue: str = "compute") -> Callable[[Callable[[Claim], None]], Any]:
+    """Declare a function of a Claim as the task `name`. It must be safe to run again after being killed anywhere."""
+
+    def declare(function: Callable[[Claim], None]) -> Any:
+        @shared_task(name=name, queue=queue)
+        @functools.wraps(function)
+        def run(job_id: int, fence: int) -> None:
+            row = Job.objects.filter(pk=job_id, fence=fence, lease_until__isnull=False).first()
+            if row is None:
+                return  # a second delivery, or taken over since
+            claim = Claim(job_id, fence, row.key)
+            try:
+                with _heartbeat(claim):
+                    function(claim)
+            except LeaseLost:
+                log.warning("job taken over", extra={"task": name, "job": job_id})
+            except Exception as error:  # the row keeps it, the sweeper tries again, /jobs shows it
+                log.exception("job failed", extra={"task": name, "job": job_id})
+                _settle(row, fence, error)
+            else:
+                _settle(row, fence, None)
+
+        return run
+
+    return declare
+
+
+def run_due_here(queues: list[str] | None = None, *, rounds: int = 100) -> int:
+    """Run everything that is due in this process, until nothing is; how many jobs. For commands and tests."""
+    done = 0
+    for _ in range(rounds):
+        jobs = claim_due(queues=queues)
+        if not jobs:
+            break
+        for row in jobs:
+            current_app.tasks[row.task](row.pk, row.fence)
+            done += 1
+    return done
+
+
+def _settle(row: Job, fence: int, error: Exception | None) -> None:
+    now = timezone.now()
+    with transaction.atomic():
+        current = Job.objects.select_for_update().filter(pk=row.pk, fence=fence).first()
+        if current is None:
+            return
+        if error is None:
+            current.attempts, current.error = 0, ""
+            wanted = now + timedelta(seconds=current.every_seconds) if current.every_seconds else None
+        else:
+            current.attempts += 1
+            current.error = f"{type(error).__name__} in {_where(error)}"  # the words could hold a person's data
+            wanted = now + min(timedelta(seconds=2**current.attempts), LONGEST_BACKOFF)
+        asked = [moment for moment in (current.due_at, wanted) if moment]
+        current.due_at = min(asked) if asked else None
+        current.lease_until, current.finished_at = None, now
+        current.save()
+
+
+def _where(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].name}:{frames[-1].lineno}" if frames else "?"
+
+
+class _heartbeat:
+    """Renews the claim's lease from a thread while the job runs."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim, self._stop = claim, threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name=f"lease-{claim.job_id}")
+
+    def __enter__(self) -> None:
+        # One in-memory connection serves every thread of a test; there nobody else could take the lease anyway.
+        if not connection.in_atomic_block:
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(LEASE.total_seconds() / 3):
+            try:
+                self._claim.renew()
+            except LeaseLost:
+                return
+            except Exception:  # the database may be away for a moment; the lease outlives two missed beats
+                log.exception("lease not renewed", extra={"job": self._claim.job_id})
+            finally:
+                close_old_connections()
+        connection.close()
+
+
+def _send(row: Job) -> None:
+    current_app.send_task(row.task, args=[row.pk, row.fence], queue=row.queue)
+
+
+def _hint() -> None:
+    """Wake a sweeper in server mode; the embedded worker sees the database change by itself."""
+    if current_app.conf.broker_url != "memory://":
+        current_app.send_task("audiences.sweep", queue="urgent", expires=5)

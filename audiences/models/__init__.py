@@ -1,0 +1,60 @@
+"""The tables of this floor, one module a subject. Fields and constraints only: writes are in services, reads in queries."""
+
+from audiences.models.audience import Audience
+from audiences.models.jobs import Job
+from audiences.models.membership import Membership, Refresh
+from audiences.models.people import (
+    Alias,
+    AttributeName,
+    ChangeLog,
+    Consent,
+    Counter,
+    Event,
+    EventKey,
+    EventName,
+    Identity,
+    ImportFile,
+    LakeFile,
+    PersonList,
+    Pin,
+    Profile,
+    ProfileChange,
+    ProfileKey,
+    PropertyName,
+    RefusedRow,
+    Tombstone,
+)
+from audiences.models.segment import SegmentVersion
+from audiences.models.trail import AuditEntry
+from audiences.models.workspace import ApiKey, User, Workspace
+
+__all__ = [
+    "Alias",
+    "ApiKey",
+    "AttributeName",
+    "Audience",
+    "AuditEntry",
+    "ChangeLog",
+    "Consent",
+    "Counter",
+    "Event",
+    "EventKey",
+    "EventName",
+    "Identity",
+    "ImportFile",
+    "Job",
+    "LakeFile",
+    "Membership",
+    "PersonList",
+    "Pin",
+    "Profile",
+    "ProfileChange",
+    "ProfileKey",
+    "PropertyName",
+    "Refresh",
+    "RefusedRow",
+    "SegmentVersion",
+    "Tombstone",
+    "User",
+    "Workspace",
+]

@@ -1,0 +1,30 @@
+"""Audiences: the governed thing that marketers, buyers and platforms agree on."""
+
+from django.db import models
+
+
+class Audience(models.Model):
+    class Purpose(models.TextChoices):
+        RETARGETING = "retargeting", "Retargeting"
+        SUPPRESSION = "suppression", "Suppression"
+        LOOKALIKE = "lookalike", "Lookalike seed"
+        ANALYTICS = "analytics", "Analytics"
+        WAREHOUSE = "warehouse", "Warehouse"
+
+    key = models.SlugField(max_length=100, unique=True, help_text="Immutable, and never reused")
+    name = models.CharField(max_length=200)
+    description = models.TextField(blank=True)
+    purpose = models.CharField(max_length=11, choices=Purpose.choices)
+    definition_owner = models.ForeignKey("audiences.User", null=True, on_delete=models.PROTECT, related_name="defines")
+    sync_owner = models.ForeignKey("audiences.User", null=True, on_delete=models.PROTECT, related_name="watches")
+    live_version = models.ForeignKey("audiences.SegmentVersion", null=True, on_delete=models.PROTECT, related_name="+")
+    cadence_seconds = models.PositiveIntegerField(default=900, help_text="How often it is counted")
+    invalid_reason = models.TextField(blank=True, help_text="Why the live version cannot be counted, in words")
+    excluded_by = models.ManyToManyField(
+        "self", symmetrical=False, related_name="excludes", help_text="Linked suppression audiences"
+    )
+    archived_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.name

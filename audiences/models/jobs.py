@@ -1,0 +1,24 @@
+"""Due work: every task that must happen is a row with a lease. The broker only wakes workers."""
+
+from django.db import models
+
+
+class Job(models.Model):
+    """Run `task` (a Celery task's name) for `key` at `due_at`. It is claimed by raising the fence and setting a lease."""
+
+    task = models.CharField(max_length=80)
+    key = models.CharField(max_length=120, help_text="What it is about; one row per (task, key)")
+    queue = models.CharField(max_length=10, default="compute", help_text="urgent, sync, compute or intake")
+    due_at = models.DateTimeField(null=True, help_text="Null: nothing to do")
+    every_seconds = models.PositiveIntegerField(null=True, help_text="Due again so long after it began")
+    lease_until = models.DateTimeField(null=True)
+    fence = models.BigIntegerField(default=0)
+    attempts = models.PositiveIntegerField(default=0, help_text="In a row without success")
+    error = models.TextField(blank=True)
+    progress = models.JSONField(default=dict)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["task", "key"], name="job_once")]
+        indexes = [models.Index(fields=["due_at"], name="job_due", condition=models.Q(due_at__isnull=False))]

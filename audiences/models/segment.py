@@ -1,0 +1,28 @@
+"""Versions of an audience's rules."""
+
+from django.db import models
+
+
+class SegmentVersion(models.Model):
+    """A rule tree with a number. Once published it never changes; going back publishes a copy."""
+
+    class State(models.TextChoices):
+        DRAFT = "draft", "Draft"
+        IN_REVIEW = "in_review", "In review"
+        PUBLISHED = "published", "Published"
+        RETIRED = "retired", "Retired"
+
+    audience = models.ForeignKey("audiences.Audience", on_delete=models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField()
+    state = models.CharField(max_length=9, choices=State.choices, default=State.DRAFT)
+    segment = models.TextField(help_text="Canonical JSON of the tree")
+    sha256 = models.CharField(max_length=64, help_text="Of the canonical JSON")
+    sentence = models.TextField(help_text="The tree in plain English")
+    reason = models.TextField(blank=True)
+    author = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    published_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
+    published_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["audience", "number"], name="version_number_once")]

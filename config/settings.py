@@ -1,0 +1,213 @@
+"""Every setting of Rollcall, each environment variable read once. Nothing here decides how the product behaves."""
+
+import contextlib
+import os
+import secrets
+from datetime import timedelta
+from pathlib import Path
+
+import environ
+from csp.constants import NONE, SELF
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+DATA_DIR = Path(env.str("DATA_DIR", str(BASE_DIR / "var"))).resolve()
+DATA_DIR.mkdir(parents=True, exist_ok=True)
+PORT = env.int("PORT", 8000)
+DEBUG = env.bool("DEBUG", False)
+DEMO = env.bool("DEMO", False)
+
+# --- Where things are. Left out, each falls back to the embedded mode under DATA_DIR.
+DATABASE_URL = env.str("DATABASE_URL", "")
+BROKER_URL = env.str("BROKER_URL", "memory://")
+LAKE_URL = env.str("LAKE_URL", str(DATA_DIR / "lake"))
+ENGINE_URL = env.str("ENGINE_URL", "duckdb://")
+ENGINE_MEMORY = env.str("ENGINE_MEMORY", "1GB")
+ENGINE_THREADS = env.int("ENGINE_THREADS", 2)
+PUBLIC_URL = env.str("PUBLIC_URL", f"http://127.0.0.1:{PORT}")
+SANDBOX_PORT = env.int("SANDBOX_PORT", 9009)
+EMBEDDED = BROKER_URL == "memory://"
+
+# --- Secrets. Left out, each is made once and kept in DATA_DIR with mode 0600.
+SECRET_KEY_FILE = DATA_DIR / "secret_key"
+CREDENTIALS_KEY_FILE = DATA_DIR / "credentials_key"
+
+
+def _kept_secret(path: Path) -> str:
+    """The secret in `path`, made by whichever process comes first."""
+    if not path.exists():
+        scratch = path.with_name(f"{path.name}.{os.getpid()}")
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(48))
+        with contextlib.suppress(FileExistsError):  # another process was first: its secret stands
+            os.link(scratch, path)
+        scratch.unlink()
+    return path.read_text().strip()
+
+
+SECRET_KEY = env.str("SECRET_KEY", "") or _kept_secret(SECRET_KEY_FILE)
+# Newest first: the first encrypts, every one decrypts.
+CREDENTIALS_KEYS = env.list("CREDENTIALS_KEYS", default=[]) or [_kept_secret(CREDENTIALS_KEY_FILE)]
+
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+ALLOW_PRIVATE_DESTINATIONS = env.bool("ALLOW_PRIVATE_DESTINATIONS", False)
+HEARTBEAT_URL = env.str("HEARTBEAT_URL", "")
+LOG_LEVEL = env.str("LOG_LEVEL", "INFO")
+LOG_JSON = env.bool("LOG_JSON", False)
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_USER_MODEL = "audiences.User"
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "/"
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "django_htmx",
+    "template_partials",
+    "django_filters",
+    "django_prometheus",
+    "django_structlog",
+    "audiences",
+    "destinations",
+    "qa",
+]
+MIDDLEWARE = [
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "django_structlog.middlewares.RequestMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Database. `default` writes; `snapshot` reads several tables as of one moment.
+# SQLite: a read inside atomic() on `default` takes the write lock, so such reads go through `snapshot`.
+_SQLITE_PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-32000"
+if DATABASE_URL:
+    _database = {**env.db_url_config(DATABASE_URL), "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+    _snapshot = {**_database, "OPTIONS": {**_database.get("OPTIONS", {}), "isolation_level": 3}}  # REPEATABLE READ
+else:
+    _database = {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATA_DIR / "rollcall.sqlite3",
+        "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": _SQLITE_PRAGMAS},
+        "TEST": {"NAME": env.str("TEST_SQLITE", "") or str(DATA_DIR / "test.sqlite3")},
+    }
+    _snapshot = {**_database, "OPTIONS": {**_database["OPTIONS"], "transaction_mode": "DEFERRED"}}
+DATABASES = {"default": _database, "snapshot": {**_snapshot, "TEST": {"MIRROR": "default"}}}
+
+# --- Time and language.
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = False
+
+# --- Static files: hashed names, served by WhiteNoise.
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = DATA_DIR / "static"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+# --- Security.
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = int(timedelta(hours=12).total_seconds())
+_https = PUBLIC_URL.startswith("https://")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", _https)
+SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = _https
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", False) else None
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+        "form-action": [SELF],
+    },
+}
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+FILE_UPLOAD_TEMP_DIR = env.str("UPLOAD_DIR", "") or None
+
+# --- Mail. Without EMAIL_URL, mails are files in DATA_DIR/outbox.
+if env.str("EMAIL_URL", ""):
+    vars().update(env.email_url("EMAIL_URL"))
+else:
+    EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+    EMAIL_FILE_PATH = str(DATA_DIR / "outbox")
+
+# --- Celery. The broker carries wake-ups only: every piece of work is a row with a lease (audiences/jobs.py).
+CELERY_BROKER_URL = BROKER_URL
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+if EMBEDDED:
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.02}
+elif BROKER_URL.startswith("redis"):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "visibility_timeout": 3600,  # longer than the longest task: a shorter one would run it twice
+        "unacked_restore_interval": 2,
+        "unacked_restore_throttle": 1,
+    }
+
+# --- Logs: structured, with request and run ids, never with a person's data.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"()": "config.logs.formatter", "json": LOG_JSON}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "loggers": {
+        "httpx": {"level": "WARNING"},  # its INFO lines carry whole URLs
+        "httpcore": {"level": "WARNING"},
+        "django_structlog": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+        "celery": {"level": "WARNING"},
+    },
+}

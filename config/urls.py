@@ -1,0 +1,10 @@
+"""Which floor answers which address."""
+
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("audiences.urls")),
+    path("", include("destinations.urls")),
+    path("", include("qa.urls")),
+    path("", include("django_prometheus.urls")),
+]

@@ -1,0 +1,7 @@
+"""The top floor: whether what we told the platforms is right, and who hears when it is not."""
+
+from django.apps import AppConfig
+
+
+class QaConfig(AppConfig):
+    name = "qa"

@@ -1,0 +1,1 @@
+"""Spot checks, incidents and alerts as rows. None yet."""
