@@ -4,13 +4,14 @@ from django.db import models
 
 
 class Job(models.Model):
-    """Run `task` (a Celery task's name) for `key` at `due_at`. It is claimed by raising the fence and setting a lease."""
+    """Run `task` (a Celery task's name) for `key` at `due_at`. A worker claims it by raising the fence and setting a lease."""
 
     task = models.CharField(max_length=80)
     key = models.CharField(max_length=120, help_text="What it is about; one row per (task, key)")
     queue = models.CharField(max_length=10, default="compute", help_text="urgent, sync, compute or intake")
     due_at = models.DateTimeField(null=True, help_text="Null: nothing to do")
     every_seconds = models.PositiveIntegerField(null=True, help_text="Due again so long after it began")
+    hinted_at = models.DateTimeField(null=True, help_text="When a worker was last told of it")
     lease_until = models.DateTimeField(null=True)
     fence = models.BigIntegerField(default=0)
     attempts = models.PositiveIntegerField(default=0, help_text="In a row without success")
