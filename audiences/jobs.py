@@ -1,7 +1,7 @@
 """Due work as rows with leases: ask for it, claim it, run it, and have it come back if its worker dies.
 
-A task is declared with `@job("floor.verb", queue=…)` and runs as a Celery task of that name. The broker carries
-(job id, fence) and may lose it: whoever sweeps next finds the row again.
+A task is declared with `@job("floor.verb", queue=…)` and runs as a Celery task of that name. The broker carries job ids as hints;
+the worker that acts on one claims the row first. A lost hint is given again, a doubled one finds the row held.
 """
 
 import functools
@@ -11,12 +11,12 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery import current_app, shared_task
 from django.db import close_old_connections, connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from audiences.models import Job
@@ -24,6 +24,7 @@ from audiences.models import Job
 log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=30)
+HINT_AGAIN = timedelta(seconds=10)
 LONGEST_BACKOFF = timedelta(minutes=10)
 
 
@@ -81,30 +82,21 @@ def stop_doing(task: str, key: object) -> None:
     Job.objects.filter(task=task, key=str(key)).update(due_at=None, every_seconds=None)
 
 
-def claim_due(limit: int = 50, queues: list[str] | None = None) -> list[Job]:
-    """Take the jobs that are due and not held, or whose holder's lease ran out. Their fences rise."""
+def sweep(*, slots: int | None = None) -> int:
+    """Tell workers of due jobs; how many. `slots`: no more than so many jobs outside the urgent queue in hand at once."""
     now = timezone.now()
-    free = Q(lease_until__isnull=True) | Q(lease_until__lt=now)
-    due = Job.objects.filter(free & (Q(due_at__lte=now) | Q(lease_until__lt=now)))
-    if queues:
-        due = due.filter(queue__in=queues)
-    taken = []
-    for job in due.order_by("due_at")[:limit]:
-        won = Job.objects.filter(free, pk=job.pk, fence=job.fence).update(
-            fence=F("fence") + 1, lease_until=now + LEASE, due_at=None, started_at=now, finished_at=None, progress={}
-        )
-        if won:
-            job.fence += 1
-            taken.append(job)
-    return taken
-
-
-def sweep(send: Callable[[Job], None] | None = None) -> int:
-    """Claim what is due and hand it to workers; how many. Losing the hand-over loses nothing: the lease runs out."""
-    jobs = claim_due()
-    for job in jobs:
-        (send or _send)(job)
-    return len(jobs)
+    waiting = Q(hinted_at__isnull=True) | Q(hinted_at__lt=F("due_at")) | Q(hinted_at__lt=now - HINT_AGAIN)
+    due = list(_due(now).filter(waiting).order_by("due_at").only("pk", "task", "queue")[:200])
+    if not due:
+        return 0
+    if slots is not None:
+        in_hand = Job.objects.exclude(queue="urgent").filter(Q(lease_until__gte=now) | (Q(due_at__lte=now) & ~waiting))
+        free = max(0, slots - in_hand.count())
+        due = [row for row in due if row.queue == "urgent"] + [row for row in due if row.queue != "urgent"][:free]
+    Job.objects.filter(pk__in=[row.pk for row in due]).update(hinted_at=now)
+    for row in due:
+        current_app.send_task(row.task, args=[row.pk], queue=row.queue)
+    return len(due)
 
 
 def job(name: str, *, queue: str = "compute") -> Callable[[Callable[[Claim], None]], Any]:
@@ -113,21 +105,20 @@ def job(name: str, *, queue: str = "compute") -> Callable[[Callable[[Claim], Non
     def declare(function: Callable[[Claim], None]) -> Any:
         @shared_task(name=name, queue=queue)
         @functools.wraps(function)
-        def run(job_id: int, fence: int) -> None:
-            row = Job.objects.filter(pk=job_id, fence=fence, lease_until__isnull=False).first()
-            if row is None:
-                return  # a second delivery, or taken over since
-            claim = Claim(job_id, fence, row.key)
+        def run(job_id: int) -> None:
+            claim = _claim(job_id)
+            if claim is None:
+                return  # done, not due any more, or another worker's
             try:
                 with _heartbeat(claim):
                     function(claim)
             except LeaseLost:
                 log.warning("job taken over", extra={"task": name, "job": job_id})
-            except Exception as error:  # the row keeps it, the sweeper tries again, /jobs shows it
+            except Exception as error:  # the row keeps where, and it is tried again
                 log.exception("job failed", extra={"task": name, "job": job_id})
-                _settle(row, fence, error)
+                _settle(claim, error)
             else:
-                _settle(row, fence, None)
+                _settle(claim, None)
 
         return run
 
@@ -138,32 +129,53 @@ def run_due_here(queues: list[str] | None = None, *, rounds: int = 100) -> int:
     """Run everything that is due in this process, until nothing is; how many jobs. For commands and tests."""
     done = 0
     for _ in range(rounds):
-        jobs = claim_due(queues=queues)
-        if not jobs:
+        due = _due(timezone.now())
+        rows = list(due.filter(queue__in=queues) if queues else due)
+        if not rows:
             break
-        for row in jobs:
-            current_app.tasks[row.task](row.pk, row.fence)
+        for row in rows:
+            current_app.tasks[row.task](row.pk)
             done += 1
     return done
 
 
-def _settle(row: Job, fence: int, error: Exception | None) -> None:
+def _due(now: datetime) -> QuerySet[Job]:
+    """Asked for and not held, or held by a worker whose lease ran out."""
+    return Job.objects.filter(Q(due_at__lte=now, lease_until__isnull=True) | Q(lease_until__lt=now))
+
+
+def _claim(job_id: int) -> Claim | None:
+    now = timezone.now()
+    row = _due(now).filter(pk=job_id).first()
+    if row is None:
+        return None
+    won = (
+        _due(now)
+        .filter(pk=job_id, fence=row.fence)
+        .update(
+            fence=F("fence") + 1, lease_until=now + LEASE, due_at=None, started_at=now, finished_at=None, progress={}
+        )
+    )
+    return Claim(job_id, row.fence + 1, row.key) if won else None
+
+
+def _settle(claim: Claim, error: Exception | None) -> None:
     now = timezone.now()
     with transaction.atomic():
-        current = Job.objects.select_for_update().filter(pk=row.pk, fence=fence).first()
-        if current is None:
+        row = Job.objects.select_for_update().filter(pk=claim.job_id, fence=claim.fence).first()
+        if row is None:
             return
         if error is None:
-            current.attempts, current.error = 0, ""
-            wanted = now + timedelta(seconds=current.every_seconds) if current.every_seconds else None
+            row.attempts, row.error = 0, ""
+            wanted = now + timedelta(seconds=row.every_seconds) if row.every_seconds else None
         else:
-            current.attempts += 1
-            current.error = f"{type(error).__name__} in {_where(error)}"  # the words could hold a person's data
-            wanted = now + min(timedelta(seconds=2**current.attempts), LONGEST_BACKOFF)
-        asked = [moment for moment in (current.due_at, wanted) if moment]
-        current.due_at = min(asked) if asked else None
-        current.lease_until, current.finished_at = None, now
-        current.save()
+            row.attempts += 1
+            row.error = f"{type(error).__name__} in {_where(error)}"  # its words could hold a person's data
+            wanted = now + min(timedelta(seconds=2**row.attempts), LONGEST_BACKOFF)
+        asked = [moment for moment in (row.due_at, wanted) if moment]
+        row.due_at = min(asked) if asked else None
+        row.lease_until, row.finished_at = None, now
+        row.save()
 
 
 def _where(error: Exception) -> str:
@@ -199,10 +211,6 @@ class _heartbeat:
             finally:
                 close_old_connections()
         connection.close()
-
-
-def _send(row: Job) -> None:
-    current_app.send_task(row.task, args=[row.pk, row.fence], queue=row.queue)
 
 
 def _hint() -> None:

@@ -18,8 +18,9 @@ CLOCK = 1.0  # rows also become due by the clock alone
 class Sweeper(threading.Thread):
     """Sweeps when another connection has written, and once a second besides."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int) -> None:
         super().__init__(daemon=True, name="sweeper")
+        self._slots = slots
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
@@ -29,7 +30,7 @@ class Sweeper(threading.Thread):
                 version = self._data_version()
                 if version != seen or time.monotonic() - last >= CLOCK:
                     seen, last = version, time.monotonic()
-                    jobs.sweep()
+                    jobs.sweep(slots=self._slots)
                     seen = self._data_version()
             except Exception:  # the database may be busy or away for a moment; what is due stays due
                 log.exception("sweep failed")
@@ -48,7 +49,7 @@ class Sweeper(threading.Thread):
 
 def serve(app: Celery, *, threads: int) -> None:
     """Run until told to stop (SIGTERM: finish what runs, then go)."""
-    sweeper = Sweeper()
+    sweeper = Sweeper(slots=max(1, threads - 1))  # one thread is always free for what is urgent
     sweeper.start()
     try:
         app.worker_main(
