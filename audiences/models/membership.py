@@ -41,9 +41,11 @@ class Refresh(models.Model):
 
 
 class Membership(models.Model):
-    """The members as of the last refresh, whole, for whoever needs them at once."""
+    """The members as of the last refresh, whole, for whoever needs them at once. A merge or a removal changes them in between."""
 
     audience = models.OneToOneField("audiences.Audience", on_delete=models.CASCADE, related_name="membership")
     refresh = models.ForeignKey(Refresh, on_delete=models.PROTECT)
     members = models.BinaryField()
     count = models.BigIntegerField()
+    digest = models.CharField(max_length=64, default="", help_text="SHA-256 of `members` as the refresh left them")
+    daily = models.JSONField(default=list, help_text='The last count of each day, oldest first: [["2026-11-23", 48210], …]')
