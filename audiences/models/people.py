@@ -120,6 +120,9 @@ class Event(models.Model):
     properties = models.TextField(default="{}", help_text="JSON object")
     xid = models.BigIntegerField(db_default=TransactionId())
 
+    class Meta:
+        indexes = [models.Index(fields=["xid"], condition=models.Q(xid__gt=0), name="event_by_xid")]  # empty on SQLite
+
 
 class EventKey(models.Model):
     """The keys of the last 30 days of API events, so that a repeat counts once; `content` tells a repeat from a conflict."""
@@ -149,12 +152,18 @@ class ChangeLog(models.Model):
     at_us = models.BigIntegerField()
     xid = models.BigIntegerField(db_default=TransactionId())
 
+    class Meta:
+        indexes = [models.Index(fields=["xid"], condition=models.Q(xid__gt=0), name="changelog_by_xid")]  # empty on SQLite
+
 
 class ProfileChange(models.Model):
     """A profile whose attributes, state or kind differ from the lake's projection; a new projection deletes exactly the ids it saw."""
 
     profile_no = models.BigIntegerField()
     xid = models.BigIntegerField(db_default=TransactionId())
+
+    class Meta:
+        indexes = [models.Index(fields=["xid"], condition=models.Q(xid__gt=0), name="profilechange_by_xid")]  # empty on SQLite
 
 
 class Alias(models.Model):
@@ -219,7 +228,7 @@ class EventName(models.Model):
 
 
 class PropertyName(models.Model):
-    """A property seen on an event. One with a `column` has typed columns in lake files written since."""
+    """A property seen on an event."""
 
     event = models.CharField(max_length=100)
     name = models.CharField(max_length=150)
@@ -230,6 +239,20 @@ class PropertyName(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["event", "name"], name="propertyname_once")]
+
+
+class LakeColumn(models.Model):
+    """A property or attribute that has typed columns in lake files written since: `p<id>` and `p<id>_num`, or `a<id>` and `a<id>_num`."""
+
+    class Kind(models.TextChoices):
+        PROPERTY = "property"
+        ATTRIBUTE = "attribute"
+
+    kind = models.CharField(max_length=9, choices=Kind.choices)
+    name = models.CharField(max_length=150, help_text="A property has the same column on all events")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["kind", "name"], name="lakecolumn_once")]
 
 
 class ImportFile(models.Model):
@@ -293,7 +316,9 @@ class LakeFile(models.Model):
     max_time_us = models.BigIntegerField(null=True)
     rows = models.BigIntegerField()
     bytes = models.BigIntegerField()
-    columns = models.JSONField(default=dict, help_text="Typed property columns that the file has")
+    hot_min = models.BigIntegerField(null=True, help_text="Lowest mark of the hot rows that a flush put here")
+    hot_max = models.BigIntegerField(null=True, help_text="Highest, likewise")
+    columns = models.JSONField(default=dict, help_text='Typed columns that the file has: {"price": "p3"}')
     origin = models.CharField(max_length=10, help_text="flush, import, compaction or projection")
     import_file = models.ForeignKey(ImportFile, null=True, on_delete=models.SET_NULL)
     added_manifest = models.BigIntegerField(db_index=True)
