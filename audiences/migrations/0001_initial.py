@@ -93,6 +93,13 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name='KeptSecret',
+            fields=[
+                ('name', models.CharField(max_length=32, primary_key=True, serialize=False)),
+                ('wrapped', models.TextField()),
+            ],
+        ),
+        migrations.CreateModel(
             name='PersonList',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -419,6 +426,7 @@ class Migration(migrations.Migration):
                 ('kind', models.CharField(choices=[('id', 'Id'), ('email', 'Email'), ('phone', 'Phone'), ('anonymous_id', 'Anonymous')], max_length=12)),
                 ('digest', models.CharField(max_length=64)),
                 ('cause', models.CharField(choices=[('suppressed', 'Suppressed'), ('erased', 'Erased')], max_length=10)),
+                ('removal', models.CharField(db_index=True, help_text='The same on all tombstones that one removal left', max_length=32)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
             ],
             options={

@@ -27,7 +27,7 @@ from audiences.models.people import (
 )
 from audiences.models.segment import SegmentVersion
 from audiences.models.trail import AuditEntry
-from audiences.models.workspace import ApiKey, User, Workspace
+from audiences.models.workspace import ApiKey, KeptSecret, User, Workspace
 
 __all__ = [
     "Alias",
@@ -44,6 +44,7 @@ __all__ = [
     "Identity",
     "ImportFile",
     "Job",
+    "KeptSecret",
     "LakeColumn",
     "LakeFile",
     "Membership",

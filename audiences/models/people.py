@@ -184,6 +184,9 @@ class Tombstone(models.Model):
     kind = models.CharField(max_length=12, choices=ProfileKey.Kind.choices)
     digest = models.CharField(max_length=64)
     cause = models.CharField(max_length=10, choices=Cause.choices)
+    removal = models.CharField(
+        max_length=32, db_index=True, help_text="The same on all tombstones that one removal left"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

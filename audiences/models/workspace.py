@@ -67,3 +67,10 @@ class ApiKey(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
+
+
+class KeptSecret(models.Model):
+    """A random secret that must outlive every rotation of keys, wrapped by the newest of CREDENTIALS_KEYS."""
+
+    name = models.CharField(max_length=32, primary_key=True)
+    wrapped = models.TextField()
