@@ -1,0 +1,146 @@
+"""The names that rules may use: what has been seen, which lists and audiences there are; and which names of a rule are not among them.
+
+Reads only. Whether a rule is well formed is grammar.py's to say; this says whether it can be counted here.
+"""
+
+import difflib
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from audiences.models import AttributeName, Audience, EventName, PersonList, PropertyName
+from audiences.segments import grammar
+from audiences.segments.tree import (
+    Attribute,
+    Condition,
+    InAudience,
+    InCustomerioSegment,
+    InList,
+    Measured,
+    Moment,
+    Node,
+    Occurred,
+    Sequence,
+    leaves,
+)
+
+ANY_EVENT = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """`path` is where, as in `all[1].where[0].property`; the words say what is wrong there and what might have been meant."""
+
+    path: str
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.words}" if self.path else self.words
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """`audiences` are the keys with a live version; `archived` those that were and cannot be counted any more."""
+
+    attributes: frozenset[str]
+    events: frozenset[str]
+    properties: Mapping[str, frozenset[str]]
+    lists: frozenset[str]
+    customerio_segments: frozenset[int]
+    audiences: frozenset[str]
+    unpublished: frozenset[str]
+    archived: frozenset[str]
+
+    def problems(self, tree: Node, also: Iterable[str] = ()) -> tuple[Problem, ...]:
+        """What in the tree is unknown here. `also`: audience keys that will be live by the time it is counted."""
+        audiences = self.audiences | set(also)
+        return tuple(problem for path, leaf in leaves(tree) for problem in self._of_leaf(path, leaf, audiences))
+
+    def _of_leaf(self, path: str, leaf: Node, audiences: frozenset[str]) -> Iterator[Problem]:
+        match leaf:
+            case Attribute(condition):
+                if condition.name not in self.attributes:
+                    yield _unknown(_at(path, "attribute"), "attribute", condition.name, self.attributes)
+            case Occurred(event=event, where=where):
+                yield from self._of_event(path, event, where)
+            case Measured(event=event, measure=measure, property=name, where=where):
+                yield from self._of_event(path, event, where)
+                yield from self._of_property(_at(path, measure), event, name)
+            case Moment(event=event, where=where):
+                yield from self._of_event(path, event, where)
+            case Sequence(steps=steps):
+                for index, step in enumerate(steps):
+                    yield from self._of_event(_at(path, f"sequence[{index}]"), step.event, step.where)
+            case InList(key):
+                if key not in self.lists:
+                    yield _unknown(_at(path, "list"), "list", key, self.lists)
+            case InCustomerioSegment(number):
+                if number not in self.customerio_segments:
+                    yield Problem(_at(path, "customerio_segment"), f"no list has the Customer.io segment {number}")
+            case InAudience(key):
+                where_it_is = _at(path, "audience")
+                if key in audiences:
+                    return
+                if key in self.archived:
+                    yield Problem(where_it_is, f'audience "{key}" is archived')
+                elif key in self.unpublished:
+                    yield Problem(where_it_is, f'audience "{key}" has no published rule yet')
+                else:
+                    yield _unknown(where_it_is, "audience", key, audiences)
+
+    def _of_event(self, path: str, event: str, where: tuple[Condition, ...]) -> Iterator[Problem]:
+        if event != ANY_EVENT and event not in self.events:
+            yield _unknown(_at(path, "event"), "event", event, self.events)
+            return  # every property of an unknown event is unknown; once is enough
+        for index, condition in enumerate(where):
+            yield from self._of_property(_at(path, f"where[{index}].property"), event, condition.name)
+
+    def _of_property(self, path: str, event: str, name: str) -> Iterator[Problem]:
+        known = self.properties.get(event, frozenset())
+        if event in self.events and name not in known:
+            yield _unknown(path, f'property of "{event}"', name, known)
+
+
+def known() -> Vocabulary:
+    """The names as of now: five queries."""
+    properties: dict[str, set[str]] = {}
+    for event, name in PropertyName.objects.values_list("event", "name"):
+        properties.setdefault(event, set()).add(name)
+    lists = list(PersonList.objects.values_list("key", "customerio_segment"))
+    audiences = list(Audience.objects.values_list("key", "live_version_id", "archived_at"))
+    return Vocabulary(
+        attributes=frozenset(AttributeName.objects.values_list("name", flat=True)),
+        events=frozenset(EventName.objects.values_list("name", flat=True)),
+        properties={event: frozenset(names) for event, names in properties.items()},
+        lists=frozenset(key for key, _ in lists),
+        customerio_segments=frozenset(number for _, number in lists if number is not None),
+        audiences=frozenset(key for key, live, archived in audiences if live and not archived),
+        unpublished=frozenset(key for key, live, archived in audiences if not live and not archived),
+        archived=frozenset(key for key, _, archived in audiences if archived),
+    )
+
+
+@functools.lru_cache(maxsize=2000)
+def rule(text: str) -> Node:
+    """The tree of a stored segment. Published text never changes, so each is parsed once a process."""
+    return grammar.loads(text)
+
+
+def live_rules() -> dict[str, Node]:
+    """The live rule of every audience that can be referred to, by key."""
+    rows = Audience.objects.filter(archived_at=None, live_version__isnull=False)
+    return {key: rule(text) for key, text in rows.values_list("key", "live_version__segment")}
+
+
+def _unknown(path: str, kind: str, name: str, known: Iterable[str]) -> Problem:
+    """Names the nearest known names; a difference in case or spacing counts as very near."""
+    shown = name if len(name) <= 80 else f"{name[:80]}…"
+    by_fold = {candidate.casefold().replace(" ", "_").replace("-", "_"): candidate for candidate in known}
+    fold = name[:200].casefold().replace(" ", "_").replace("-", "_")
+    near = [by_fold[match] for match in difflib.get_close_matches(fold, by_fold, n=3, cutoff=0.6)]
+    hint = f"; nearest: {', '.join(f'"{candidate}"' for candidate in near)}" if near else ""
+    return Problem(path, f'no {kind} "{shown}" is known{hint}')
+
+
+def _at(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
