@@ -14,6 +14,7 @@ class Account(models.Model):
     refilled_at = models.DateTimeField(null=True)
     paused_until = models.DateTimeField(null=True)
     pause_reason = models.CharField(max_length=300, blank=True)
+    removal_waits_until = models.DateTimeField(null=True, help_text="Until then adds leave the next token to a removal")
 
 
 class Destination(models.Model):
@@ -64,6 +65,7 @@ class Mapping(models.Model):
     state = models.CharField(max_length=9, choices=State.choices, default=State.REHEARSAL)
     state_reason = models.TextField(blank=True)
     state_until = models.DateTimeField(null=True, help_text="When a freeze ends")
+    state_before = models.CharField(max_length=9, blank=True, help_text="What a pause or a freeze goes back to")
     state_at = models.DateTimeField(auto_now_add=True)
     cadence_seconds = models.PositiveIntegerField(default=900)
     trial_percent = models.PositiveSmallIntegerField(default=1)
@@ -96,12 +98,23 @@ class Ledger(models.Model):
     unknown = models.BinaryField(default=b"", help_text="Sent, outcome not known")
     rejected = models.BinaryField(default=b"", help_text="Refused as an add; reason and retry time in Rejection")
     ever_sent = models.BinaryField(default=b"")
+    reassert = models.BinaryField(
+        default=b"", help_text="Told again, by intent, whatever was said: after an adoption, a resync, new identifiers"
+    )
+    reassert_since = models.DateTimeField(null=True, help_text="Only a call prepared after this settles `reassert`")
+    vetoed = models.BinaryField(
+        default=b"", help_text="Left by erasure, consent or purchase: nobody else sends what they carried"
+    )
+    withdraw = models.BinaryField(default=b"", help_text="Sent with identifier kinds that this mapping no longer sends")
+    withdraw_kinds = models.JSONField(default=list, help_text="Those kinds")
     change_seq = models.BigIntegerField(default=0, help_text="Decisions up to here are absorbed in `base`")
     epoch = models.PositiveIntegerField(default=0)
     urgent_fence = models.BigIntegerField(default=0)
     urgent_until = models.DateTimeField(null=True)
+    urgent_holder = models.CharField(max_length=120, blank=True, help_text="The process that holds the lease")
     bulk_fence = models.BigIntegerField(default=0)
     bulk_until = models.DateTimeField(null=True)
+    bulk_holder = models.CharField(max_length=120, blank=True)
 
 
 class Decision(models.Model):
@@ -206,18 +219,23 @@ class Operation(models.Model):
         SUBMITTED = "submitted", "Received, outcome to come"
         SETTLED = "settled", "Done"
         UNKNOWN = "unknown", "Outcome not known"
+        UNAPPLIED = "unapplied", "Refused as a whole"
 
     mapping = models.ForeignKey(Mapping, on_delete=models.CASCADE, related_name="operations")
     run = models.ForeignKey(Run, null=True, on_delete=models.SET_NULL, related_name="operations")
     lane = models.CharField(max_length=6, choices=Lane.choices)
     kind = models.CharField(max_length=6, choices=Kind.choices)
-    cause = models.CharField(max_length=10, help_text="diff, reassert, retry, or a Decision.Cause")
+    cause = models.CharField(max_length=10, help_text="A cause of plan.py")
     fence = models.BigIntegerField()
     epoch = models.PositiveIntegerField(default=0)
     version = models.ForeignKey("audiences.SegmentVersion", null=True, on_delete=models.SET_NULL, related_name="+")
     remote_id = models.CharField(max_length=200)
+    identifiers = models.JSONField(default=list, help_text="The kinds that the call carries")
     identities = models.BinaryField(help_text="What the call carries")
-    unsettled = models.BinaryField(default=b"", help_text="Those whose outcome is still unknown")
+    unsettled = models.BinaryField(
+        default=b"", help_text="Those whose outcome is still unknown, or who are to be told again"
+    )
+    open = models.BooleanField(default=True, help_text="While `unsettled` holds anyone")
     count = models.PositiveIntegerField()
     accepted = models.PositiveIntegerField(default=0)
     rejected = models.PositiveIntegerField(default=0)
@@ -227,12 +245,15 @@ class Operation(models.Model):
     error = models.TextField(blank=True, help_text="In words, without a person's data")
     reassert_at = models.DateTimeField(null=True, help_text="When what is unknown is sent again, by current intent")
     poll_at = models.DateTimeField(null=True, help_text="When to ask for the receipt")
-    prepared_at = models.DateTimeField(auto_now_add=True)
+    prepared_at = models.DateTimeField()
     sent_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 
     class Meta:
-        indexes = [models.Index(fields=["mapping", "state"], name="operation_open")]
+        indexes = [
+            models.Index(fields=["mapping"], name="operation_open", condition=models.Q(open=True)),
+            models.Index(fields=["poll_at"], name="operation_poll", condition=models.Q(state="submitted")),
+        ]
 
 
 class Rejection(models.Model):

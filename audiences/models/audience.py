@@ -19,7 +19,9 @@ class Audience(models.Model):
     sync_owner = models.ForeignKey("audiences.User", null=True, on_delete=models.PROTECT, related_name="watches")
     live_version = models.ForeignKey("audiences.SegmentVersion", null=True, on_delete=models.PROTECT, related_name="+")
     cadence_seconds = models.PositiveIntegerField(default=900, help_text="How often it is counted")
-    refresh_due_at = models.DateTimeField(null=True, db_index=True, help_text="Null: never (no live version, or archived)")
+    refresh_due_at = models.DateTimeField(
+        null=True, db_index=True, help_text="Null: never (no live version, or archived)"
+    )
     refresh_cause = models.CharField(max_length=8, default="schedule", help_text="A Refresh.Cause, for the next count")
     backfill_until_us = models.BigIntegerField(
         null=True, help_text="Days before this moment are still to be computed; null: nothing to do"

@@ -15,6 +15,7 @@ class Refresh(models.Model):
         SCHEDULE = "schedule", "On schedule"
         MANUAL = "manual", "By hand"
         PUBLISH = "publish", "After a publish"
+        SYNC = "sync", "For a sync"
         BACKFILL = "backfill", "Past events, today's attributes"
 
     audience = models.ForeignKey("audiences.Audience", on_delete=models.CASCADE, related_name="refreshes")
@@ -48,4 +49,6 @@ class Membership(models.Model):
     members = models.BinaryField()
     count = models.BigIntegerField()
     digest = models.CharField(max_length=64, default="", help_text="SHA-256 of `members` as the refresh left them")
-    daily = models.JSONField(default=list, help_text='The last count of each day, oldest first: [["2026-11-23", 48210], …]')
+    daily = models.JSONField(
+        default=list, help_text='The last count of each day, oldest first: [["2026-11-23", 48210], …]'
+    )

@@ -47,6 +47,9 @@ class Profile(models.Model):
     identity_no = models.BigIntegerField(null=True, help_text="The identity in force; null for anonymous visitors")
     updated_at = models.DateTimeField(auto_now=True)
 
+    class Meta:
+        indexes = [models.Index(fields=["profile_no"], name="profile_gone", condition=~models.Q(state="live"))]
+
 
 class ProfileKey(models.Model):
     """How a profile is found. An id names one profile; an e-mail or phone may be shared, and the oldest answers."""
@@ -88,6 +91,14 @@ class Identity(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     replaced_at = models.DateTimeField(null=True)
     erased_at = models.DateTimeField(null=True)
+
+    class Meta:  # who else carries an identifier is asked for every batch of removals
+        indexes = [
+            models.Index(fields=["email"], name="identity_by_email", condition=~models.Q(email="")),
+            models.Index(fields=["phone"], name="identity_by_phone", condition=~models.Q(phone="")),
+            models.Index(fields=["external_id"], name="identity_by_external", condition=~models.Q(external_id="")),
+            models.Index(fields=["mobile_ad_id"], name="identity_by_ad_id", condition=~models.Q(mobile_ad_id="")),
+        ]
 
 
 class Consent(models.Model):
@@ -153,7 +164,9 @@ class ChangeLog(models.Model):
     xid = models.BigIntegerField(db_default=TransactionId())
 
     class Meta:
-        indexes = [models.Index(fields=["xid"], condition=models.Q(xid__gt=0), name="changelog_by_xid")]  # empty on SQLite
+        indexes = [
+            models.Index(fields=["xid"], condition=models.Q(xid__gt=0), name="changelog_by_xid")
+        ]  # empty on SQLite
 
 
 class ProfileChange(models.Model):
@@ -163,7 +176,9 @@ class ProfileChange(models.Model):
     xid = models.BigIntegerField(db_default=TransactionId())
 
     class Meta:
-        indexes = [models.Index(fields=["xid"], condition=models.Q(xid__gt=0), name="profilechange_by_xid")]  # empty on SQLite
+        indexes = [
+            models.Index(fields=["xid"], condition=models.Q(xid__gt=0), name="profilechange_by_xid")
+        ]  # empty on SQLite
 
 
 class Alias(models.Model):
