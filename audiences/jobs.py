@@ -9,7 +9,8 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,6 +33,10 @@ class LeaseLost(Exception):
     """Another worker holds the job now: stop, and write nothing."""
 
 
+class Busy(Exception):
+    """Another process is at it."""
+
+
 @dataclass(slots=True)
 class Claim:
     """The right to run one job, until its lease ends."""
@@ -44,6 +49,11 @@ class Claim:
     def renew(self) -> None:
         """Hold on to the job. Raises LeaseLost if it is no longer ours."""
         if not self._mine().update(lease_until=timezone.now() + LEASE):
+            raise LeaseLost(f"job {self.job_id} was taken over")
+
+    def guard(self) -> None:
+        """In a transaction: nobody can take the job over before it is committed. Raises LeaseLost if somebody has."""
+        if not self._mine().select_for_update().exists():
             raise LeaseLost(f"job {self.job_id} was taken over")
 
     def progress(self, *, every: float = 0.5, **numbers: Any) -> None:
@@ -125,6 +135,29 @@ def job(name: str, *, queue: str = "compute") -> Callable[[Callable[[Claim], Non
     return declare
 
 
+@contextmanager
+def held(task: str, key: object, *, queue: str = "compute", wait: timedelta = timedelta(0)) -> Iterator[Claim]:
+    """Run a job's work in this process under its lease, as a command does. If the process dies, a worker takes the job over.
+
+    Raises Busy if another process holds it for longer than `wait`.
+    """
+    row, _ = Job.objects.get_or_create(task=task, key=str(key), defaults={"queue": queue})
+    until = time.monotonic() + wait.total_seconds()
+    while (claim := _claim(row.pk, asked_for=False)) is None:
+        if time.monotonic() >= until:
+            raise Busy(f"{task} for {key} is being done by another process")
+        time.sleep(0.2)
+    try:
+        with _heartbeat(claim):
+            yield claim
+    except LeaseLost:
+        raise
+    except BaseException:
+        _mine_no_more(claim)
+        raise
+    _settle(claim, None)
+
+
 def run_due_here(queues: list[str] | None = None, *, rounds: int = 100) -> int:
     """Run everything that is due in this process, until nothing is; how many jobs. For commands and tests."""
     done = 0
@@ -157,6 +190,10 @@ def _claim(job_id: int) -> Claim | None:
         )
     )
     return Claim(job_id, row.fence + 1, row.key) if won else None
+
+
+def _mine_no_more(claim: Claim) -> None:
+    Job.objects.filter(pk=claim.job_id, fence=claim.fence).update(lease_until=None, finished_at=timezone.now())
 
 
 def _settle(claim: Claim, error: Exception | None) -> None:

@@ -112,3 +112,23 @@ def test_slow_work_never_fills_the_worker_so_that_urgent_work_waits(hints):
     jobs.ask("tests.note", "now", queue="urgent")
     assert jobs.sweep(slots=2) == 3
     assert Job.objects.get(key="now").pk in hints
+
+
+@pytest.mark.django_db
+def test_a_job_held_here_is_nobody_elses_until_it_ends():
+    with jobs.held("tests.note", 7) as claim:
+        claim.renew()
+        with pytest.raises(jobs.Busy), jobs.held("tests.note", 7):
+            pass
+        assert jobs.run_due_here() == 0
+    with jobs.held("tests.note", 7):
+        pass
+
+
+@pytest.mark.django_db
+def test_what_a_dead_command_held_is_taken_over_by_a_worker():
+    with pytest.raises(jobs.LeaseLost), jobs.held("tests.note", 7) as claim:
+        Job.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        assert jobs.run_due_here() == 1
+        claim.renew()
+    assert ran == ["7"]
