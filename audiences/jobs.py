@@ -177,17 +177,14 @@ def _due(now: datetime) -> QuerySet[Job]:
     return Job.objects.filter(Q(due_at__lte=now, lease_until__isnull=True) | Q(lease_until__lt=now))
 
 
-def _claim(job_id: int) -> Claim | None:
+def _claim(job_id: int, *, asked_for: bool = True) -> Claim | None:
     now = timezone.now()
-    row = _due(now).filter(pk=job_id).first()
+    free = _due(now) if asked_for else Job.objects.filter(Q(lease_until__isnull=True) | Q(lease_until__lt=now))
+    row = free.filter(pk=job_id).first()
     if row is None:
         return None
-    won = (
-        _due(now)
-        .filter(pk=job_id, fence=row.fence)
-        .update(
-            fence=F("fence") + 1, lease_until=now + LEASE, due_at=None, started_at=now, finished_at=None, progress={}
-        )
+    won = free.filter(pk=job_id, fence=row.fence).update(
+        fence=F("fence") + 1, lease_until=now + LEASE, due_at=None, started_at=now, finished_at=None, progress={}
     )
     return Claim(job_id, row.fence + 1, row.key) if won else None
 
