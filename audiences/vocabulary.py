@@ -5,26 +5,12 @@ Reads only. Whether a rule is well formed is grammar.py's to say; this says whet
 
 import difflib
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from audiences.models import AttributeName, Audience, EventName, PersonList, PropertyName
 from audiences.segments import grammar
-from audiences.segments.tree import (
-    Attribute,
-    Condition,
-    InAudience,
-    InCustomerioSegment,
-    InList,
-    Measured,
-    Moment,
-    Node,
-    Occurred,
-    Sequence,
-    leaves,
-)
-
-ANY_EVENT = "*"
+from audiences.segments.tree import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,52 +39,31 @@ class Vocabulary:
 
     def problems(self, tree: Node, also: Iterable[str] = ()) -> tuple[Problem, ...]:
         """What in the tree is unknown here. `also`: audience keys that will be live by the time it is counted."""
-        audiences = self.audiences | set(also)
-        return tuple(problem for path, leaf in leaves(tree) for problem in self._of_leaf(path, leaf, audiences))
+        named, found = grammar.names(tree), []
+        found += [
+            _unknown(at, "attribute", name, self.attributes)
+            for name, at in named.attributes
+            if name not in self.attributes
+        ]
+        found += [_unknown(at, "event", name, self.events) for name, at in named.events if name not in self.events]
+        for event, name, at in named.properties:
+            known = self.properties.get(event, frozenset())
+            if event in self.events and name not in known:  # of an unknown event, saying that is enough
+                found.append(_unknown(at, f'property of "{event}"', name, known))
+        found += [_unknown(at, "list", key, self.lists) for key, at in named.lists if key not in self.lists]
+        for number, at in named.customerio_segments:
+            if number not in self.customerio_segments:
+                found.append(Problem(at, f"no list has the Customer.io segment {number}"))
+        live = self.audiences | set(also)
+        found += [self._unusable(key, at, live) for key, at in named.audiences if key not in live]
+        return tuple(found)
 
-    def _of_leaf(self, path: str, leaf: Node, audiences: frozenset[str]) -> Iterator[Problem]:
-        match leaf:
-            case Attribute(condition):
-                if condition.name not in self.attributes:
-                    yield _unknown(_at(path, "attribute"), "attribute", condition.name, self.attributes)
-            case Occurred(event=event, where=where):
-                yield from self._of_event(path, event, where)
-            case Measured(event=event, measure=measure, property=name, where=where):
-                yield from self._of_event(path, event, where)
-                yield from self._of_property(_at(path, measure), event, name)
-            case Moment(event=event, where=where):
-                yield from self._of_event(path, event, where)
-            case Sequence(steps=steps):
-                for index, step in enumerate(steps):
-                    yield from self._of_event(_at(path, f"sequence[{index}]"), step.event, step.where)
-            case InList(key):
-                if key not in self.lists:
-                    yield _unknown(_at(path, "list"), "list", key, self.lists)
-            case InCustomerioSegment(number):
-                if number not in self.customerio_segments:
-                    yield Problem(_at(path, "customerio_segment"), f"no list has the Customer.io segment {number}")
-            case InAudience(key):
-                where_it_is = _at(path, "audience")
-                if key in audiences:
-                    return
-                if key in self.archived:
-                    yield Problem(where_it_is, f'audience "{key}" is archived')
-                elif key in self.unpublished:
-                    yield Problem(where_it_is, f'audience "{key}" has no published rule yet')
-                else:
-                    yield _unknown(where_it_is, "audience", key, audiences)
-
-    def _of_event(self, path: str, event: str, where: tuple[Condition, ...]) -> Iterator[Problem]:
-        if event != ANY_EVENT and event not in self.events:
-            yield _unknown(_at(path, "event"), "event", event, self.events)
-            return  # every property of an unknown event is unknown; once is enough
-        for index, condition in enumerate(where):
-            yield from self._of_property(_at(path, f"where[{index}].property"), event, condition.name)
-
-    def _of_property(self, path: str, event: str, name: str) -> Iterator[Problem]:
-        known = self.properties.get(event, frozenset())
-        if event in self.events and name not in known:
-            yield _unknown(path, f'property of "{event}"', name, known)
+    def _unusable(self, key: str, at: str, live: frozenset[str]) -> Problem:
+        if key in self.archived:
+            return Problem(at, f'audience "{key}" is archived')
+        if key in self.unpublished:
+            return Problem(at, f'audience "{key}" has no published rule yet')
+        return _unknown(at, "audience", key, live)
 
 
 def known() -> Vocabulary:
@@ -138,9 +103,5 @@ def _unknown(path: str, kind: str, name: str, known: Iterable[str]) -> Problem:
     by_fold = {candidate.casefold().replace(" ", "_").replace("-", "_"): candidate for candidate in known}
     fold = name[:200].casefold().replace(" ", "_").replace("-", "_")
     near = [by_fold[match] for match in difflib.get_close_matches(fold, by_fold, n=3, cutoff=0.6)]
-    hint = f"; nearest: {', '.join(f'"{candidate}"' for candidate in near)}" if near else ""
+    hint = '; nearest: "' + '", "'.join(near) + '"' if near else ""
     return Problem(path, f'no {kind} "{shown}" is known{hint}')
-
-
-def _at(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key

@@ -44,7 +44,9 @@ def create(
 ) -> Audience:
     """A new audience without a rule. The name is the key where none is given. A key is never reused, not even an archived one's."""
     if not KEY.fullmatch(key):
-        raise AudienceRefused(Problem("key", "must be 1 to 100 letters, digits, _ or -, and begin with one of the first two"))
+        raise AudienceRefused(
+            Problem("key", "must be 1 to 100 letters, digits, _ or -, and begin with one of the first two")
+        )
     values = check(
         name=name or key,
         description=description,
@@ -58,7 +60,9 @@ def create(
             audience = Audience.objects.create(key=key, **values)
             trail.record(actor, "audience.created", "audience", key, after=_plain(values))
     except IntegrityError:
-        raise AudienceRefused(Problem("key", f'"{key}" is taken, perhaps by an archived audience; keys are never reused')) from None
+        raise AudienceRefused(
+            Problem("key", f'"{key}" is taken, perhaps by an archived audience; keys are never reused')
+        ) from None
     return audience
 
 
@@ -79,7 +83,9 @@ def change(*, actor: User | None, audience: Audience, reason: str = "", **fields
             setattr(audience, field, value)
         audience.save(update_fields=list(changed))
         was = _plain({field: before[field] for field in changed})
-        trail.record(actor, "audience.changed", "audience", audience.key, before=was, after=_plain(changed), reason=reason)
+        trail.record(
+            actor, "audience.changed", "audience", audience.key, before=was, after=_plain(changed), reason=reason
+        )
     return audience
 
 
@@ -117,7 +123,9 @@ def check(**fields: Any) -> dict[str, Any]:
     return values
 
 
-def save_draft(*, actor: User | None, audience: Audience, segment: Node | Mapping[str, Any], reason: str = "") -> SegmentVersion:
+def save_draft(
+    *, actor: User | None, audience: Audience, segment: Node | Mapping[str, Any], reason: str = ""
+) -> SegmentVersion:
     """Keep a rule as the audience's draft, in place of the draft that is there. Unknown names are kept: only publishing refuses them.
     Raises AudienceRefused where the rule is not well formed."""
     tree = parse(segment)
@@ -153,7 +161,9 @@ def publish(*, actor: User | None, version: SegmentVersion, reason: str) -> Segm
         _not_archived(audience)
         version = SegmentVersion.objects.select_for_update().get(pk=version.pk)
         if version.state not in (SegmentVersion.State.DRAFT, SegmentVersion.State.IN_REVIEW):
-            raise AudienceRefused(Problem("", f"version {version.number} is {version.get_state_display().lower()}, not a draft"))
+            raise AudienceRefused(
+                Problem("", f"version {version.number} is {version.get_state_display().lower()}, not a draft")
+            )
         before = audience.live_version
         if before is not None:
             before.state = SegmentVersion.State.RETIRED
