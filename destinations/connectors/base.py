@@ -3,10 +3,11 @@
 A connector only translates. Batching, the ledger, retries, budgets and names are the floor's.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import httpx
 import pyarrow as pa
@@ -29,12 +30,18 @@ class Retryable(ConnectorError):
 
 
 class Rejected(ConnectorError):
-    """The platform refused the call's content. `whole`: nothing of it was applied, so it may be halved to find the bad row."""
+    """The platform refused the call's content. `whole`: nothing of it was applied, so it may be halved to find the bad row.
 
-    def __init__(self, words: str, *, code: str = "", whole: bool = True) -> None:
+    `rows`, identity_no → (code, words), are those that the platform itself pointed at, where it does: no need to halve.
+    """
+
+    def __init__(
+        self, words: str, *, code: str = "", whole: bool = True, rows: Mapping[int, tuple[str, str]] | None = None
+    ) -> None:
         super().__init__(words)
         self.code = code
         self.whole = whole
+        self.rows = rows or {}
 
 
 class Misconfigured(ConnectorError):
@@ -95,6 +102,7 @@ class Receipt:
     """What the platform said. Identities named in neither `rejected` nor covered by `accepted`/`pending` are unknown.
 
     accepted: it took the call's rows, less `rejected`. pending: ask `poll(request_id)` later.
+    matched_*: how many of this call's rows it recognised, where it says; a range where it gives one.
     """
 
     accepted: bool
@@ -103,6 +111,8 @@ class Receipt:
     rejected: Mapping[int, tuple[str, str]] = field(default_factory=dict)  # identity_no → (code, words)
     rejected_unnamed: int = 0  # the platform refused so many without saying which
     received: int | None = None
+    matched_low: int | None = None
+    matched_high: int | None = None
     warnings: tuple[str, ...] = ()
     http_status: int | None = None
 
@@ -121,47 +131,57 @@ class RemoteAudience:
     at: datetime | None = None
 
 
-class Connector(Protocol):
-    """Made anew for each use: `Connector(account, client)`. `client` is connectors/http.py's one door."""
+class Connector(ABC):
+    """Made anew for each use: `Connector(account, client)`. `client` is connectors/http.py's one door.
+
+    Platforms' classes name this one as their base, for what is the same everywhere; `registry.open` makes them.
+    """
 
     kind: ClassVar[str]
     capabilities: ClassVar[Capabilities]
     config_form: ClassVar[type[forms.Form]]
     secret_fields: ClassVar[tuple[str, ...]]  # fields of config_form that are credentials
 
-    def __init__(self, account: Account, client: httpx.Client) -> None: ...
+    def __init__(self, account: Account, client: httpx.Client) -> None:
+        self.account = account
+        self.client = client
 
     @classmethod
+    @abstractmethod
     def account_key(cls, config: Mapping[str, Any]) -> str:
         """What names the platform account whose rate budget this shares."""
-        ...
 
+    @abstractmethod
     def check(self) -> str:
         """One sentence on what the credentials open. Raises Misconfigured with what to do."""
-        ...
 
+    @abstractmethod
     def create(self, name: str, description: str) -> str:
         """Make an audience; its remote id. Names are checked against `name_length` before."""
-        ...
 
+    @abstractmethod
     def describe(self, remote_id: str) -> RemoteAudience:
         """Raises Misconfigured(code="audience_gone") where it is not there."""
-        ...
 
-    def rename(self, remote_id: str, name: str) -> None: ...
+    @abstractmethod
+    def rename(self, remote_id: str, name: str) -> None:
+        """The same audience under another name; its id stays."""
 
+    @abstractmethod
     def push(self, push: Push) -> Receipt:
         """Idempotent: pushing the same twice leaves the platform as pushing once."""
-        ...
 
     def poll(self, request_id: str) -> Receipt:
-        """What became of a pending push."""
-        ...
+        """What became of a pending push, only where `receipts`.
 
+        Raises Rejected where the platform refused the push after all; any other verdict is about the asking.
+        """
+        raise NotImplementedError(f"{self.kind} gives no receipts")
+
+    @abstractmethod
     def masked_payload(self, push: Push) -> str:
         """The body that push() would send, with every identifier masked, for the rehearsal page."""
-        ...
 
     def read_members(self, remote_id: str) -> Sequence[str]:
         """External ids of the members, only where `can_read_members`."""
-        ...
+        raise NotImplementedError(f"{self.kind} lets nobody read members")
