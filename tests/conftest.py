@@ -3,6 +3,8 @@
 import os
 
 import pytest
+from django.db.utils import ConnectionHandler
+from django.test import TransactionTestCase
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -12,3 +14,25 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if skipped and os.environ.get("CI") and exitstatus == 0:
         reporter.write_line(f"{len(skipped)} skipped, and CI skips nothing", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+# Every test may read through both aliases.
+TransactionTestCase.databases = frozenset({"default", "snapshot"})
+
+
+@pytest.fixture
+def _snapshot_reads_what_the_test_wrote(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a test that is one transaction, nobody else sees its rows: there `snapshot` is `default`. Others have both, as in life."""
+    marker = request.node.get_closest_marker("django_db")
+    commits = marker is not None and (marker.kwargs.get("transaction") or marker.args[:1] == (True,))
+    if commits or {"transactional_db", "live_server"} & set(request.fixturenames):
+        return
+    own = ConnectionHandler.__getitem__
+    monkeypatch.setattr(
+        ConnectionHandler, "__getitem__", lambda self, alias: own(self, "default" if alias == "snapshot" else alias)
+    )
+
+
+@pytest.fixture
+def _django_db_helper(_snapshot_reads_what_the_test_wrote: None, _django_db_helper: None) -> None:
+    """pytest-django's own, with the aliases settled before it opens them."""

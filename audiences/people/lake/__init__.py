@@ -1,0 +1,54 @@
+"""The lake: events of the past and the profiles' projection as Parquet files, and which of them are live. These are its doors."""
+
+from audiences.people.engines.base import Pinned, Snapshot
+from audiences.people.lake.columns import want_columns
+from audiences.people.lake.compaction import compact, forget_removed, sweep_files
+from audiences.people.lake.flush import flush
+from audiences.people.lake.hot import changed_profiles, hot_events
+from audiences.people.lake.manifest import (
+    Contents,
+    EventFile,
+    Overtaken,
+    ProfileFile,
+    SnapshotGone,
+    StagedTooLate,
+    contents,
+    let_go,
+    one_moment,
+    pin,
+    publish,
+    repin,
+    take_snapshot,
+)
+from audiences.people.lake.projection import project_profiles
+from audiences.people.lake.staging import EVENTS, Staged, discard, stage_events
+
+__all__ = [
+    "EVENTS",
+    "Contents",
+    "EventFile",
+    "Overtaken",
+    "Pinned",
+    "ProfileFile",
+    "Snapshot",
+    "SnapshotGone",
+    "Staged",
+    "StagedTooLate",
+    "changed_profiles",
+    "compact",
+    "contents",
+    "discard",
+    "flush",
+    "forget_removed",
+    "hot_events",
+    "let_go",
+    "one_moment",
+    "pin",
+    "project_profiles",
+    "publish",
+    "repin",
+    "stage_events",
+    "sweep_files",
+    "take_snapshot",
+    "want_columns",
+]
