@@ -25,6 +25,7 @@ LAKE_URL = env.str("LAKE_URL", str(DATA_DIR / "lake"))
 ENGINE_URL = env.str("ENGINE_URL", "duckdb://")
 ENGINE_MEMORY = env.str("ENGINE_MEMORY", "1GB")
 ENGINE_THREADS = env.int("ENGINE_THREADS", 2)
+IMPORT_CHECKPOINT_ROWS = env.int("IMPORT_CHECKPOINT_ROWS", 500_000)  # about 300 MB of events in hand
 PUBLIC_URL = env.str("PUBLIC_URL", f"http://127.0.0.1:{PORT}")
 SANDBOX_PORT = env.int("SANDBOX_PORT", 9009)
 EMBEDDED = BROKER_URL == "memory://"

@@ -1,0 +1,451 @@
+"""Files of people and events taken in, row by row, so that a killed import goes on where its last checkpoint stands.
+
+Reading files is tabular.py's, making people profiles.py's, writing events lake's. Event rows count once by (the file's SHA-256, line).
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from audiences import faults, jobs
+from audiences.clock import MINUTE, now_us
+from audiences.models import ImportFile, RefusedRow, User, Workspace
+from audiences.people import catalog, lake, payloads, profiles, tabular
+from audiences.people.normalise import FIELDS, Problem, moment_of
+from audiences.people.tabular import BadLine, Row, Unreadable
+from audiences.services import trail
+
+TASK = "audiences.import"
+PEOPLE_AT_ONCE = 2_000  # people in a write transaction
+ROWS_AT_ONCE = 10_000
+REFUSED_A_CHECKPOINT = 5_000
+LONGEST_PROPERTIES = 100_000  # bytes, as the Track API's limit for an event's data
+EVENT_FIELDS = ("profile", "time", "name")
+PROFILE_FIELDS = ("id", "created_at", *FIELDS)
+AHEAD = 5 * MINUTE
+
+
+class ImportRefused(Exception):
+    """The import cannot begin or go on; says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a file looks like: its column names and its first rows."""
+
+    names: list[str]
+    sample: list[list[Any]]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What has been read since the last checkpoint."""
+
+    events: list[pa.Table] = field(default_factory=list)
+    event_count: int = 0
+    refused: list[RefusedRow] = field(default_factory=list)
+    accepted: int = 0
+    read: int = 0
+
+
+def inspect(path: Path, rows: int = 5) -> Columns:
+    """Column names and the first rows. Raises ImportRefused."""
+    try:
+        with tabular.reading(path) as table:
+            return Columns(table.columns, [row.values for row in islice(table.rows, rows) if isinstance(row, Row)])
+    except Unreadable as error:
+        raise ImportRefused(str(error)) from None
+
+
+def start(
+    path: Path,
+    kind: str,
+    mapping: Mapping[str, str],
+    *,
+    event_name: str = "",
+    name: str = "",
+    actor: User | None = None,
+    in_background: bool = True,
+) -> ImportFile:
+    """Register a file to be taken in. `mapping`: our field → the column; `event_name` names every row's event where no column does.
+
+    A file of events that was taken in before comes back as it is (done); one that stopped goes on. Raises ImportRefused.
+    """
+    columns = inspect(path, 0).names
+    _check_mapping(kind, mapping, event_name, columns)
+    sha256 = _sha256(path)
+    plan = {"columns": dict(mapping), "event_name": event_name}
+    earlier = ImportFile.objects.filter(kind=kind, sha256=sha256).order_by("-pk").first()
+    if earlier and (kind == ImportFile.Kind.EVENTS or earlier.state != ImportFile.State.DONE):
+        if earlier.state == ImportFile.State.DONE:
+            return earlier
+        if earlier.rows_read and earlier.mapping != plan:
+            raise ImportRefused(
+                "This file was partly taken in with another mapping. Go on with that one, so that no row counts in two ways."
+            )
+        earlier.mapping, earlier.path = plan, str(path.resolve())
+        earlier.state, earlier.error, earlier.cancel_requested = ImportFile.State.WAITING, "", False
+        earlier.save()
+        import_file = earlier
+    else:
+        import_file = ImportFile.objects.create(
+            kind=kind,
+            name=name or path.name,
+            path=str(path.resolve()),
+            sha256=sha256,
+            mapping=plan,
+            bytes_total=path.stat().st_size,
+            created_by=actor,
+        )
+    trail.record(
+        actor,
+        "import.started",
+        "import",
+        str(import_file.pk),
+        after={"kind": kind, "rows_before": import_file.rows_read},
+    )
+    if in_background:
+        jobs.ask(TASK, import_file.pk, queue="intake")
+    return import_file
+
+
+def cancel(import_file: ImportFile, *, actor: User | None) -> None:
+    """Ask a running import to stop at its next checkpoint; what was taken in stays."""
+    ImportFile.objects.filter(pk=import_file.pk).update(cancel_requested=True)
+    trail.record(actor, "import.cancelled", "import", str(import_file.pk))
+
+
+def run_here(import_file: ImportFile, progress: Callable[[ImportFile], None] | None = None) -> ImportFile:
+    """Take the file in, in this process; the row as it is at the end. If the process dies, a worker goes on."""
+    with jobs.held(TASK, import_file.pk, queue="intake") as claim:
+        _run(claim, progress)
+    import_file.refresh_from_db()
+    return import_file
+
+
+@jobs.job(TASK, queue="intake")
+def run_job(claim: jobs.Claim) -> None:
+    """A worker's way to run_here."""
+    _run(claim, None)
+
+
+def _run(claim: jobs.Claim, progress: Callable[[ImportFile], None] | None) -> None:
+    row = ImportFile.objects.get(pk=int(claim.key))
+    if row.state in (ImportFile.State.DONE, ImportFile.State.CANCELLED):
+        return
+    ImportFile.objects.filter(pk=row.pk).update(state=ImportFile.State.READING)
+    reader = _Events(claim, row) if row.kind == ImportFile.Kind.EVENTS else _People(claim, row)
+    try:
+        finished = reader.run(progress)
+    except (Unreadable, FileNotFoundError, PermissionError) as error:
+        words = str(error) if isinstance(error, Unreadable) else "The file is not there any more, or may not be read."
+        ImportFile.objects.filter(pk=row.pk).update(
+            state=ImportFile.State.FAILED, error=words, finished_at=timezone.now()
+        )
+        return
+    state = ImportFile.State.DONE if finished else ImportFile.State.CANCELLED
+    ImportFile.objects.filter(pk=row.pk).update(state=state, error="", finished_at=timezone.now())
+    if finished:
+        _forget_upload(Path(row.path))
+
+
+class _Import:
+    """Reads the file after its checkpoint in chunks and lets the subclass take each in."""
+
+    def __init__(self, claim: jobs.Claim, row: ImportFile) -> None:
+        self.claim, self.row = claim, row
+        self.columns: Mapping[str, str] = row.mapping["columns"]
+        workspace = Workspace.objects.first()
+        self.region = workspace.default_region if workspace else "US"
+        self.batch = _Batch()
+
+    def run(self, progress: Callable[[ImportFile], None] | None) -> bool:
+        """True at the end of the file, False if it was cancelled."""
+        with tabular.reading(Path(self.row.path)) as table:
+            self.position = {name: index for index, name in enumerate(table.columns)}
+            rows = islice(table.rows, self.row.rows_read, None)
+            while chunk := list(islice(rows, self.chunk_size)):
+                self.claim.renew()
+                self.batch.read += len(chunk)
+                for bad in chunk:
+                    if isinstance(bad, BadLine):
+                        self.refuse(bad.line, "", bad.reason, bad.raw)
+                self.take_in([row for row in chunk if isinstance(row, Row)])
+                if self.full():
+                    self.checkpoint(table.bytes_read)
+                self.claim.progress(bytes_read=table.bytes_read)
+                if progress:
+                    self.row.bytes_read = table.bytes_read
+                    progress(self.row)
+                if ImportFile.objects.filter(pk=self.row.pk, cancel_requested=True).exists():
+                    self.checkpoint(table.bytes_read)
+                    return False
+            self.checkpoint(self.row.bytes_total)
+        return True
+
+    chunk_size = ROWS_AT_ONCE
+
+    def take_in(self, rows: list[Row]) -> None:
+        raise NotImplementedError
+
+    def full(self) -> bool:
+        raise NotImplementedError
+
+    def refuse(self, line: int, field: str, reason: str, raw: str) -> None:
+        self.batch.refused.append(
+            RefusedRow(
+                source="import", import_file=self.row, line=line, field=field[:150], reason=reason[:300], raw=raw
+            )
+        )
+
+    def refuse_row(self, row: Row, field: str, reason: str) -> None:
+        self.refuse(row.line, self.columns.get(field, field), reason, _raw(row))
+
+    def checkpoint(self, bytes_read: int) -> None:
+        """Everything read so far becomes true at once: events, refused rows, and where reading goes on after a kill."""
+        batch, self.batch = self.batch, _Batch()
+        staged = lake.stage_events(pa.concat_tables(batch.events), origin="import") if batch.events else []
+        faults.point("import.staged")
+        began = time.monotonic()
+        try:
+            with transaction.atomic():
+                self.claim.guard()
+                if staged:
+                    lake.publish(staged, import_file=self.row)
+                RefusedRow.objects.bulk_create(batch.refused, batch_size=1_000)
+                self.row.rows_read += batch.read
+                self.row.rows_accepted += batch.accepted
+                self.row.rows_refused += batch.read - batch.accepted
+                self.row.bytes_read = bytes_read
+                self.row.save(update_fields=["rows_read", "rows_accepted", "rows_refused", "bytes_read"])
+                faults.point("import.before_commit")
+        except BaseException:
+            lake.discard(staged)
+            raise
+        faults.point("import.committed")
+        time.sleep(min(time.monotonic() - began, 1.0))  # let the others write
+
+
+class _Events(_Import):
+    def __init__(self, claim: jobs.Claim, row: ImportFile) -> None:
+        super().__init__(claim, row)
+        self.known: dict[str, int] = {}
+        self.event_name = row.mapping["event_name"]
+        self.key_prefix = row.sha256[:16]
+
+    def full(self) -> bool:
+        return self.batch.event_count >= settings.IMPORT_CHECKPOINT_ROWS or len(self.batch.refused) >= REFUSED_A_CHECKPOINT
+
+    def checkpoint(self, bytes_read: int) -> None:
+        self.known.clear()  # people may be removed while a long file is read
+        super().checkpoint(bytes_read)
+
+    def take_in(self, rows: list[Row]) -> None:
+        received = now_us()
+        read = list(self._understood(rows, received))
+        if not read:
+            return
+        self._find_people([external_id for _, external_id, _, _, _ in read], received)
+        taken = []
+        for row, external_id, at, name, properties in read:
+            profile_no = self.known.get(external_id)
+            if profile_no is None:
+                self.refuse_row(row, "profile", "this person was suppressed or erased and must not come back")
+            else:
+                taken.append((row.line, profile_no, name, at, properties))
+        if not taken:
+            return
+        with transaction.atomic():
+            catalog.learn_events(((name, properties) for _, _, name, _, properties in taken), received)
+        lines, people, names, times, held = zip(*taken, strict=True)
+        count = len(taken)
+        self.batch.events.append(
+            pa.table(
+                [
+                    pa.array([f"{self.key_prefix}{line:016x}" for line in lines], pa.string()),
+                    pa.array(people, pa.uint32()),
+                    pa.array(names, pa.string()),
+                    pa.array(times, pa.int64()),
+                    pa.repeat(pa.scalar(received, pa.int64()), count),
+                    pa.repeat(pa.scalar("import"), count),
+                    pa.nulls(count, pa.int64()),
+                    pa.array([orjson.dumps(properties).decode() for properties in held], pa.string()),
+                ],
+                schema=lake.EVENTS,
+            )
+        )
+        self.batch.event_count += count
+        self.batch.accepted += count
+
+    def _understood(self, rows: list[Row], received: int) -> Iterator[tuple[Row, str, int, str, dict[str, Any]]]:
+        profile_at, time_at = self.position[self.columns["profile"]], self.position[self.columns["time"]]
+        name_at = self.position[self.columns["name"]] if "name" in self.columns else None
+        used = {profile_at, time_at, name_at}
+        others = [(name, index) for name, index in self.position.items() if index not in used]
+        for row in rows:
+            external_id = _text(row.values[profile_at])
+            name = self.event_name if name_at is None else _text(row.values[name_at])
+            at = moment_of(row.values[time_at])
+            properties = {
+                key: value for key, index in others if (value := row.values[index]) is not None and value != ""
+            }
+            if problem := _event_problem(external_id, name, at, properties, received):
+                self.refuse_row(row, problem.field, problem.reason)
+            else:
+                assert at is not None
+                yield row, external_id, at, name, properties
+
+    def _find_people(self, external_ids: list[str], at_us: int) -> None:
+        unknown = [external_id for external_id in dict.fromkeys(external_ids) if external_id not in self.known]
+        for first in range(0, len(unknown), PEOPLE_AT_ONCE):
+            began = time.monotonic()
+            with transaction.atomic():
+                self.known.update(profiles.profile_numbers(unknown[first : first + PEOPLE_AT_ONCE], at_us=at_us))
+            time.sleep(min(time.monotonic() - began, 1.0))
+
+
+class _People(_Import):
+    chunk_size = PEOPLE_AT_ONCE
+
+    def full(self) -> bool:
+        return False  # each chunk is its own checkpoint
+
+    def take_in(self, rows: list[Row]) -> None:
+        at_us = now_us()
+        renamed = {column: field for field, column in self.columns.items()}
+        id_at = self.position[self.columns["id"]]
+        attributes_at = [(renamed.get(name, name), index) for name, index in self.position.items() if index != id_at]
+        understood: list[tuple[Row, payloads.ProfileRow]] = []
+        for row in rows:
+            external_id = _text(row.values[id_at])
+            # An empty cell says nothing: it does not take away what is known.
+            attributes = {n: v for n, i in attributes_at if (v := row.values[i]) is not None and v != ""}
+            if problem := _profile_problem(external_id, attributes):
+                self.refuse_row(row, problem.field, problem.reason)
+                continue
+            understood.append(
+                (row, payloads.profile_row("id", external_id, attributes, default_region=self.region, at_us=at_us))
+            )
+        self._write(understood)
+
+    def _write(self, understood: list[tuple[Row, payloads.ProfileRow]]) -> None:
+        """The chunk's people and where reading goes on, in one transaction."""
+        began = time.monotonic()
+        with transaction.atomic():
+            self.claim.guard()
+            outcomes = profiles.upsert([said for _, said in understood], source="import")
+            for (row, _), outcome in zip(understood, outcomes, strict=True):
+                if outcome.refused:
+                    self.refuse_row(row, outcome.refused.field, outcome.refused.reason)
+                elif outcome.profile_no is None:
+                    self.refuse_row(row, "id", "this person was suppressed or erased and must not come back")
+                else:
+                    self.batch.accepted += 1
+                    self._note(row, outcome.problems)
+            RefusedRow.objects.bulk_create(self.batch.refused, batch_size=1_000)
+            self.row.rows_read += self.batch.read
+            self.row.rows_accepted += self.batch.accepted
+            self.row.rows_refused += self.batch.read - self.batch.accepted
+            self.row.save(update_fields=["rows_read", "rows_accepted", "rows_refused"])
+            faults.point("import.before_commit")
+        self.batch = _Batch()
+        time.sleep(min(time.monotonic() - began, 1.0))
+
+    def _note(self, row: Row, problems: list[Problem]) -> None:
+        """The person was taken in, but not all of it: what was left out is on record beside the refused rows."""
+        for problem in problems:
+            self.refuse_row(row, problem.field, problem.reason)
+
+
+def _check_mapping(kind: str, mapping: Mapping[str, str], event_name: str, columns: list[str]) -> None:
+    fields, needed = (
+        (EVENT_FIELDS, ("profile", "time")) if kind == ImportFile.Kind.EVENTS else (PROFILE_FIELDS, ("id",))
+    )
+    for name, column in mapping.items():
+        if name not in fields:
+            raise ImportRefused(
+                f"--map {name}={column}: there is no field “{name}”. The fields are {', '.join(fields)}."
+            )
+        if column not in columns:
+            raise ImportRefused(
+                f"--map {name}={column}: the file has no column “{column}”. It has {', '.join(columns[:20])}."
+            )
+    for name in needed:
+        if name not in mapping:
+            raise ImportRefused(
+                f"Say which column holds the {name}: --map {name}=COLUMN. The file has {', '.join(columns[:20])}."
+            )
+    if kind == ImportFile.Kind.EVENTS and bool(event_name) == ("name" in mapping):
+        raise ImportRefused("Say what the events are called: either --name NAME or --map name=COLUMN.")
+    if len(event_name.encode()) > 100:
+        raise ImportRefused("--name is longer than 100 bytes.")
+
+
+def _event_problem(
+    external_id: str, name: str, at: int | None, properties: Mapping[str, Any], received: int
+) -> Problem | None:
+    if not external_id:
+        return Problem("profile", "is empty")
+    if len(external_id.encode()) > 150:
+        return Problem("profile", "is longer than 150 bytes")
+    if not name:
+        return Problem("name", "is empty")
+    if len(name.encode()) > 100:
+        return Problem("name", "is longer than 100 bytes")
+    if at is None:
+        return Problem("time", "is no time: give ISO 8601, such as 2026-03-01T09:30:00Z, or unix seconds")
+    if at < 0:
+        return Problem("time", "is before 1970")
+    if at > received + AHEAD:
+        return Problem("time", "is in the future")
+    if sum(len(str(value)) for value in properties.values()) > LONGEST_PROPERTIES:
+        return Problem("properties", f"are longer than {LONGEST_PROPERTIES:,} bytes")
+    return None
+
+
+def _profile_problem(external_id: str, attributes: Mapping[str, Any]) -> Problem | None:
+    if not external_id:
+        return Problem("id", "is empty")
+    if len(external_id.encode()) > 150:
+        return Problem("id", "is longer than 150 bytes")
+    for name, value in attributes.items():
+        if len(name.encode()) > 150:
+            return Problem(name, "has a name longer than 150 bytes")
+        if isinstance(value, str) and len(value.encode()) > 1_000:
+            return Problem(name, "is longer than 1,000 bytes")
+    return None
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else "" if value is None else str(value)
+
+
+def _raw(row: Row) -> str:
+    return orjson.dumps(row.values, default=str).decode()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def uploads() -> Path:
+    """Where uploaded files wait to be read. They hold personal data and are removed once taken in."""
+    folder = Path(settings.DATA_DIR) / "uploads"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _forget_upload(path: Path) -> None:
+    if path.parent == uploads().resolve():
+        path.unlink(missing_ok=True)
