@@ -24,16 +24,36 @@ def insert(model: type[models.Model], fields: Sequence[str], rows: Sequence[Sequ
             cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({places}) {conflict}", rows)  # noqa: S608 - likewise
 
 
+def insert_new(model: type[models.Model], fields: Sequence[str], rows: Sequence[Sequence[Any]]) -> set[Any]:
+    """Insert rows whose first field, their primary key, is not there yet; the keys of those that were not."""
+    table, names = model._meta.db_table, ", ".join(_column(model, field) for field in fields)
+    if connection.vendor == "postgresql":
+        arrays = ", ".join(f"%s::{_type(model, field)}[]" for field in fields)
+        source = f"SELECT * FROM unnest({arrays})"  # noqa: S608 - names are the model's
+        parameters: list[Any] = [list(column) for column in zip(*rows, strict=True)]
+    elif len(rows) == 1:
+        source, parameters = f"VALUES ({', '.join(['%s'] * len(fields))})", list(rows[0])
+    else:
+        values = ", ".join(f"json_extract(value, '$[{position}]')" for position in range(len(fields)))
+        source = f"SELECT {values} FROM json_each(%s) WHERE true"  # noqa: S608 - likewise
+        parameters = [orjson.dumps(rows).decode()]
+    returned = fetch(
+        f"INSERT INTO {table} ({names}) {source} ON CONFLICT DO NOTHING RETURNING {_column(model, fields[0])}",
+        parameters,
+    )
+    return {row[0] for row in returned}
+
+
 def update(model: type[models.Model], fields: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Set `fields` of the rows named by primary key; each row is (primary key, values…)."""
     if not rows:
         return
-    table, key = model._meta.db_table, model._meta.pk.column  # type: ignore[union-attr]
+    table, key = model._meta.db_table, model._meta.pk.column
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             names = [f"c{position}" for position in range(len(fields) + 1)]
             sets = ", ".join(f"{_column(model, f)} = new.{n}" for f, n in zip(fields, names[1:], strict=True))
-            types = [_type(model, model._meta.pk.name), *(_type(model, field) for field in fields)]  # type: ignore[union-attr]
+            types = [_type(model, model._meta.pk.name), *(_type(model, field) for field in fields)]
             arrays = ", ".join(f"%s::{kind}[]" for kind in types)
             cursor.execute(
                 f"UPDATE {table} SET {sets} FROM unnest({arrays}) AS new({', '.join(names)}) WHERE {table}.{key} = new.c0",  # noqa: S608
@@ -102,4 +122,4 @@ def _column(model: type[models.Model], field: str) -> str:
 
 
 def _type(model: type[models.Model], field: str) -> str:
-    return str(model._meta.get_field(field).db_type(connection))  # type: ignore[union-attr]
+    return str(model._meta.get_field(field).db_type(connection))

@@ -147,6 +147,8 @@ class _Batch:
             found_by.append(("id", row.external_id))
         if row.kind == "id" and self.same_email and row.identifiers.given.get("email"):
             found_by.append(("email", row.identifiers.given["email"]))
+        if row.kind == "email":
+            found_by.append(("id", row.value))  # shops whose customer ids are e-mail addresses
         return found_by
 
     def _identifiers_said(self, row: ProfileRow) -> list[keys.Key]:
@@ -160,14 +162,17 @@ class _Batch:
 
     def _load_people(self) -> bool:
         """The people that rows say something about, locked by number; whether all were still there."""
-        numbers = set()
+        numbers: set[int] = set()
         for row in self.rows:
             if not row.only_found:
                 numbers.update(self.by_key[key] for key in self._keys_of(row) if key in self.by_key)
             if row.kind == "cio_id" and (number := number_of_cio_id(row.value)):
                 numbers.add(number)
-        if not numbers:
-            return True
+        if numbers:
+            self._load(numbers)
+        return not numbers & set(self.by_key.values()) - self.people.keys()
+
+    def _load(self, numbers: set[int]) -> None:
         condition, parameters = bulk.among("profile_no", sorted(numbers))
         profiles = bulk.fetch(
             "SELECT profile_no, kind, created_us, attributes, identity_no FROM audiences_profile "  # noqa: S608 - no values in it
@@ -180,7 +185,6 @@ class _Batch:
             self.people[profile_no] = _Person(
                 profile_no, kind, created_us, orjson.loads(attributes), identity, identity_no, as_stored=identity
             )
-        return not numbers & set(self.by_key.values()) - self.people.keys()
 
     def _load_identities(self, numbers: list[int]) -> dict[int, tuple[str, ...]]:
         if not numbers:
@@ -207,10 +211,8 @@ class _Batch:
 
     def _fold(self, row: ProfileRow) -> Outcome:
         outcome = Outcome(problems=list(row.problems))
-        profile_no = self._whom(row, outcome)
+        profile_no = self._whom(row)
         if profile_no is None:
-            if outcome.ignored or outcome.refused:
-                return outcome
             cause = next((self.dead[key] for key in self._all_said(row) if key in self.dead), "")
             if cause or not row.create or row.kind == "cio_id":
                 outcome.ignored = cause or "unknown"
@@ -219,19 +221,19 @@ class _Batch:
             outcome.made = True
         outcome.profile_no = profile_no
         if not row.only_found:
-            self._say(row, self.people[profile_no], outcome)
+            if profile_no not in self.people:
+                self._load({profile_no})  # whoever else answers to an e-mail that a row above gave up
+            person = self.people[profile_no]
+            said_before = {name for name, value in row.attributes.items() if person.attributes.get(name) == value}
+            outcome.problems = [problem for problem in outcome.problems if problem.field not in said_before]
+            self._say(row, person, outcome)
         return outcome
 
-    def _whom(self, row: ProfileRow, outcome: Outcome) -> int | None:
+    def _whom(self, row: ProfileRow) -> int | None:
         if row.kind == "cio_id":
             number = number_of_cio_id(row.value)
             return number if number in self.people else None
-        found = self.by_key.get((row.kind, row.value))
-        if found is None and row.external_id:
-            found = self.by_key.get(("id", row.external_id))
-        if found is None and row.kind == "id" and self.same_email:
-            found = self.by_key.get(("email", row.identifiers.given.get("email", "")))
-        return found
+        return next((self.by_key[key] for key in self._keys_of(row) if key in self.by_key), None)
 
     def _all_said(self, row: ProfileRow) -> list[keys.Key]:
         return [(row.kind, row.value), *self._identifiers_said(row)]

@@ -1,0 +1,210 @@
+"""Accepting the calls of the Track API: one transaction, and an answer only when it is committed. Wire forms are payloads.py's.
+
+Events between two other calls are taken in together, in order, so that a batch costs a few statements and not a few a call.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from django.db import OperationalError, connection, transaction
+
+from audiences.models import ChangeLog, Event, EventKey, RefusedRow, Workspace
+from audiences.people import bulk, catalog, keys, merges, profiles, removal
+from audiences.people.normalise import Problem
+from audiences.people.payloads import (
+    Call,
+    Delete,
+    Identify,
+    Merge,
+    ProfileRow,
+    Suppress,
+    Track,
+    Unkept,
+    Unsuppress,
+    Who,
+)
+from audiences.people.profiles import Outcome
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 500  # calls in one transaction: about 50 ms of the write lock
+KEPT_OF_A_REFUSED_ROW = 10_000  # characters
+DEFAULT_REGION = Workspace._meta.get_field("default_region").default
+
+Answer = TypeVar("Answer")
+
+
+def accept(calls: Sequence[Call], source: str, *, received_us: int) -> list[Outcome]:
+    """Take in calls in their order; one outcome each, and everything in them is committed. `source`: "track_v1", "track_v2"."""
+    outcomes: list[Outcome] = []
+    for first in range(0, len(calls), AT_ONCE):
+        some = calls[first : first + AT_ONCE]
+        outcomes += in_transaction(lambda some=some: _take_in(some, source, received_us))  # type: ignore[misc]
+    return outcomes
+
+
+def in_transaction(work: Callable[[], Answer]) -> Answer:
+    """Run and commit; again if PostgreSQL broke a deadlock by undoing ours."""
+    for attempt in range(5):
+        try:
+            with transaction.atomic():
+                return work()
+        except OperationalError as error:
+            if (
+                getattr(error.__cause__, "sqlstate", "") not in ("40P01", "40001")
+                or connection.in_atomic_block
+                or attempt == 4
+            ):
+                raise
+            log.info("deadlock, tried again", extra={"attempt": attempt})
+            time.sleep(0.01 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def default_region() -> str:
+    """The country of phone numbers without a prefix."""
+    return Workspace.objects.values_list("default_region", flat=True).first() or DEFAULT_REGION
+
+
+def refuse(source: str, field: str, reason: str, raw: Any) -> None:
+    """Set a call aside, with why. `raw`: the body's bytes, or the item of a batch."""
+    RefusedRow.objects.create(source=source, field=field[:150], reason=reason[:300], raw=_kept(raw))
+
+
+def _take_in(calls: Sequence[Call], source: str, received_us: int) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    together: list[Identify | Track] = []
+    for call in calls:
+        if isinstance(call, Identify | Track):
+            together.append(call)
+            if isinstance(call, Track) or not call.anonymous_id:
+                continue
+        outcomes += _people_and_events(together, source, received_us)
+        together = []
+        if isinstance(call, Identify):
+            if (person_no := outcomes[-1].profile_no) is not None:
+                merges.link_visitor(call.anonymous_id, person_no, at_us=received_us, source=source)
+        else:
+            outcomes.append(_alone(call, source, received_us))
+    outcomes += _people_and_events(together, source, received_us)
+    return outcomes
+
+
+def _people_and_events(calls: Sequence[Identify | Track], source: str, received_us: int) -> list[Outcome]:
+    rows = [
+        call.row if isinstance(call, Identify) else ProfileRow(call.who.kind, call.who.value, call.received_us)
+        for call in calls
+    ]
+    outcomes = profiles.upsert(rows, source=source, same_email_is_same_person=True)
+    events: list[tuple[Track, int]] = []
+    noted: list[tuple[Call, Problem]] = []
+    for call, outcome in zip(calls, outcomes, strict=True):
+        if isinstance(call, Track):
+            outcome.problems += call.problems
+            if outcome.profile_no is not None:
+                events.append((call, outcome.profile_no))
+        noted += ((call, problem) for problem in outcome.problems)
+        if outcome.refused:
+            noted.append((call, outcome.refused))
+    if events:
+        noted += _store(events, source, received_us)
+    if noted:
+        RefusedRow.objects.bulk_create(
+            RefusedRow(source=source, field=problem.field[:150], reason=problem.reason, raw=_kept(_as_given(call)))
+            for call, problem in noted
+        )
+    return outcomes
+
+
+def _store(events: Sequence[tuple[Track, int]], source: str, received_us: int) -> list[tuple[Call, Problem]]:
+    """Write what is not there yet; returns the conflicts: an id seen before, with other content."""
+    conflicts: list[tuple[Call, Problem]] = []
+    fresh: list[tuple[str, Track, int]] = []
+    recognisable: dict[str, tuple[str, Track, int]] = {}
+    conflict = Problem("id", "conflict")
+    for call, profile_no in events:
+        made = keys.event_keys(
+            profile_no, (call.who.kind, call.who.value), call.name, call.event_id, call.given_us, call.text
+        )
+        if made is None:
+            fresh.append((keys.random_key(), call, profile_no))
+        elif made[0] not in recognisable:
+            recognisable[made[0]] = (made[1], call, profile_no)
+        elif recognisable[made[0]][0] != made[1]:
+            conflicts.append((call, conflict))
+    if recognisable:
+        claimed = bulk.insert_new(
+            EventKey,
+            ("key", "content", "received_us"),
+            [(key, content, received_us) for key, (content, _, _) in sorted(recognisable.items())],
+        )
+        seen_before = {key: content for key, (content, _, _) in recognisable.items() if key not in claimed}
+        if seen_before:
+            known = dict(EventKey.objects.filter(key__in=seen_before).values_list("key", "content"))
+            conflicts += (
+                (recognisable[k][1], conflict) for k, content in seen_before.items() if known.get(k) != content
+            )
+        fresh += ((key, call, profile_no) for key, (_, call, profile_no) in recognisable.items() if key in claimed)
+    if fresh:
+        bulk.insert(
+            Event,
+            ("event_key", "profile_no", "name", "time_us", "received_us", "source", "properties"),
+            [(key, no, call.name, call.time_us, call.received_us, source, call.text) for key, call, no in fresh],
+        )
+        profiles.log_changes([(no, ChangeLog.Kind.EVENT, call.name) for _, call, no in fresh], received_us)
+        catalog.learn_events([(call.name, call.properties) for _, call, _ in fresh], received_us)
+    return conflicts
+
+
+def _alone(call: Delete | Suppress | Unsuppress | Merge | Unkept, source: str, at_us: int) -> Outcome:
+    if isinstance(call, Merge):
+        return _merge(call, source, at_us)
+    if isinstance(call, Delete):
+        removal.delete(_key(call.who), at_us=at_us)
+    elif isinstance(call, Suppress):
+        removal.suppress(_key(call.who), at_us=at_us)
+    elif isinstance(call, Unsuppress):
+        removal.unsuppress(_key(call.who))
+    return Outcome()
+
+
+def _merge(call: Merge, source: str, at_us: int) -> Outcome:
+    survivor, old = removal.find(_key(call.survivor)), removal.find(_key(call.old))
+    if survivor is None:
+        return Outcome(refused=Problem("primary", "no such person"))
+    if old is None:
+        return Outcome(survivor, ignored="unknown")
+    merges.merge(survivor, old, at_us=at_us, source=source)
+    return Outcome(survivor)
+
+
+def _key(who: Who) -> keys.Key:
+    return who.kind, who.value
+
+
+def _as_given(call: Call) -> Any:
+    """A call as a person can read it in the list of refused rows."""
+    if isinstance(call, Identify):
+        return {"identifiers": {call.row.kind: call.row.value}, "attributes": dict(call.row.attributes)}
+    if isinstance(call, Track):
+        return {
+            "identifiers": {call.who.kind: call.who.value},
+            "name": call.name,
+            "id": call.event_id,
+            "timestamp": call.given_us and call.given_us / 1_000_000,
+            "attributes": dict(call.properties),
+        }
+    raise TypeError(type(call).__name__)
+
+
+def _kept(raw: Any) -> str:
+    """Storable text of anything that arrived: NUL and half characters are escaped."""
+    if isinstance(raw, bytes):
+        return raw[:KEPT_OF_A_REFUSED_ROW].decode(errors="backslashreplace").replace("\0", "\\u0000")
+    try:
+        return json.dumps(raw)[:KEPT_OF_A_REFUSED_ROW]
+    except RecursionError:
+        return ""
