@@ -1,11 +1,25 @@
-"""What workers of this floor do: ids in, one service called. The work itself is in services, people/ and segments/."""
+"""Makes this floor's jobs known to Celery and keeps the standing ones going. The work itself is in the modules named here."""
+
+from typing import Any
 
 from celery import shared_task
+from celery.signals import worker_ready
 
-from audiences import jobs
+from audiences import jobs, refreshing
+from audiences.people import imports
+from audiences.people.lake import upkeep
+
+__all__ = ["imports", "keep_going", "refreshing", "sweep", "upkeep"]
 
 
 @shared_task(name="audiences.sweep", queue="urgent")
 def sweep() -> None:
-    """Find due work and hand it out. Beat calls it every second, and whoever makes work due calls it at once."""
+    """Tell workers of due work. Beat calls it every second, and whoever makes work due calls it at once."""
     jobs.sweep()
+
+
+@worker_ready.connect
+def keep_going(**_: Any) -> None:
+    """A worker that starts makes sure that the standing jobs are asked for; asking again changes nothing."""
+    upkeep.keep_going()
+    refreshing.keep_counting()
