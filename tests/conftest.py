@@ -21,7 +21,9 @@ TransactionTestCase.databases = frozenset({"default", "snapshot"})
 
 
 @pytest.fixture
-def _snapshot_reads_what_the_test_wrote(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _snapshot_reads_what_the_test_wrote(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, django_db_setup: None
+) -> None:
     """In a test that is one transaction, nobody else sees its rows: there `snapshot` is `default`. Others have both, as in life."""
     marker = request.node.get_closest_marker("django_db")
     commits = marker is not None and (marker.kwargs.get("transaction") or marker.args[:1] == (True,))
