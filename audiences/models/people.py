@@ -98,6 +98,11 @@ class Identity(models.Model):
             models.Index(fields=["phone"], name="identity_by_phone", condition=~models.Q(phone="")),
             models.Index(fields=["external_id"], name="identity_by_external", condition=~models.Q(external_id="")),
             models.Index(fields=["mobile_ad_id"], name="identity_by_ad_id", condition=~models.Q(mobile_ad_id="")),
+            models.Index(
+                fields=["last_name", "first_name", "zip"],
+                name="identity_by_address",
+                condition=~models.Q(last_name="") & ~models.Q(first_name=""),
+            ),
         ]
 
 
