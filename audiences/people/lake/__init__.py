@@ -1,4 +1,15 @@
-"""The lake: events of the past and the profiles' projection as Parquet files, and which of them are live. These are its doors."""
+"""The lake: events of the past and the profiles' projection as Parquet files, and which of them are live. These are its doors.
+
+A reader takes files and hot rows in one moment, or a flush in between hides rows from it:
+
+    with lake.one_moment():
+        contents = lake.contents(pinned.snapshot)
+        hot = lake.hot_events(contents.flushed, pinned.snapshot.hot)
+        changed = lake.changed_profiles(pinned.snapshot)
+
+One that keeps hot rows reads only those above the mark it has (if that is above `flushed`), and drops those up to `flushed`.
+Merges are in `contents.aliases`: events, hot or not, may still carry the old number. One that misses a file starts again.
+"""
 
 from audiences.people.engines.base import Pinned, Snapshot
 from audiences.people.lake.columns import want_columns

@@ -65,7 +65,7 @@ def typed(
 ) -> Iterator[pa.Table]:
     """The rows of a query, in its order, some ten thousand at a time, with the typed columns of its JSON field added."""
     if not columns:
-        yield from _batches(connection, query)
+        yield from (pa.Table.from_batches([batch]) for batch in _batches(connection, query))
         return
     pointers = ["/" + name.replace("~", "~0").replace("/", "~1") for name in columns]
     connection.execute("SET VARIABLE pointers = ?::VARCHAR[]", [pointers])
@@ -76,7 +76,7 @@ def typed(
     source = f"SELECT *, json_extract({json_field}, getvariable('pointers'))::VARCHAR[] AS found FROM ({query})"
     rest = f"* EXCLUDE (found, {', '.join(columns.values())})"
     for batch in _batches(connection, f"SELECT {rest}, {wanted} FROM (SELECT *, {texts} FROM ({source}))"):
-        yield _settle_odd(batch, json_field, columns)
+        yield pa.Table.from_batches([_settle_odd(batch, json_field, columns)])
 
 
 def _columns(kind: LakeColumn.Kind, using: str) -> dict[str, str]:
@@ -84,13 +84,13 @@ def _columns(kind: LakeColumn.Kind, using: str) -> dict[str, str]:
     return {name: f"{kind.value[0]}{number}" for number, name in rows}
 
 
-def _batches(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.Table]:
+def _batches(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
     for batch in connection.sql(query).to_arrow_reader(_BATCH):
         if batch.num_rows:
-            yield pa.Table.from_batches([batch])
+            yield batch
 
 
-def _settle_odd(batch: pa.Table, json_field: str, columns: Mapping[str, str]) -> pa.Table:
+def _settle_odd(batch: pa.RecordBatch, json_field: str, columns: Mapping[str, str]) -> pa.RecordBatch:
     for name, column in columns.items():
         odd = pc.starts_with(batch[column], _ODD)
         if not pc.any(odd).as_py():

@@ -18,7 +18,7 @@ LIMIT = {"sqlite": 10_000, "postgresql": 100_000}
 def flush(*, limit: int | None = None, still_mine: Callable[[], None] | None = None) -> int:
     """Move the oldest hot events into the lake; how many. 0: none were there. Raises Overtaken.
 
-    `still_mine` is called inside the transaction, and raises if the caller may no longer write (Claim.renew).
+    `still_mine` is called inside the transaction, and raises if the caller may no longer write (Claim.guard).
     """
     upto, table, ids = _oldest(limit or LIMIT[connection.vendor])
     if not table.num_rows:

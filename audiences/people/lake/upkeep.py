@@ -28,20 +28,20 @@ def keep_going() -> None:
 def flush(claim: jobs.Claim) -> None:
     """Flush while there is a file's worth of events, or one that has waited long."""
     while _worth_a_flush():
-        _again_if_overtaken(lambda: lake.flush(still_mine=claim.renew))
+        _again_if_overtaken(lambda: lake.flush(still_mine=claim.guard))
 
 
 @jobs.job("audiences.compact")
 def compact(claim: jobs.Claim) -> None:
     """Merge files until no merge pays. The key `settle` asks to do so as if no more events came."""
-    while _again_if_overtaken(lambda: lake.compact(settle=claim.key == "settle", still_mine=claim.renew)):
+    while _again_if_overtaken(lambda: lake.compact(settle=claim.key == "settle", still_mine=claim.guard)):
         pass
 
 
 @jobs.job("audiences.forget_removed")
 def forget_removed(claim: jobs.Claim) -> None:
     """Take removed people's events out of the files."""
-    _again_if_overtaken(lambda: lake.forget_removed(still_mine=claim.renew))
+    _again_if_overtaken(lambda: lake.forget_removed(still_mine=claim.guard))
 
 
 @jobs.job("audiences.sweep_files")
@@ -54,7 +54,7 @@ def sweep_files(claim: jobs.Claim) -> None:
 def project_profiles(claim: jobs.Claim) -> None:
     """Project the profiles anew when so many have changed that reading them beside it costs more. The key `now` always does."""
     if claim.key == "now" or _worth_a_projection():
-        _again_if_overtaken(lambda: lake.project_profiles(still_mine=claim.renew))
+        _again_if_overtaken(lambda: lake.project_profiles(still_mine=claim.guard))
 
 
 def _worth_a_flush() -> bool:
