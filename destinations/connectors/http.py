@@ -112,7 +112,7 @@ class Door(httpx.BaseTransport):
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError):
             failure = OutcomeUnknown(f"{host} dropped the connection before it had answered.")
         else:
-            log.info("%s %s: %d in %d ms", request.method, host, answer.status_code, _ms_since(started))
+            log.debug("%s %s: %d in %d ms", request.method, host, answer.status_code, _ms_since(started))
             return answer
         log.info("%s %s: %s after %d ms", request.method, host, type(failure).__name__, _ms_since(started))
         raise failure  # outside the except clause, so that no library exception hangs on to it

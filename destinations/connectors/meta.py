@@ -43,6 +43,7 @@ UNMATCHABLE = ("no_identifier", "None of the identifiers of this connection coul
 
 # Body codes, as Meta's and its SDKs' pages give them. Subcodes win over codes.
 _THROTTLED = {4, 17, 32, 341, 613, *range(80000, 80015)}
+_NO_TOKEN = {102, 104, 190, 2500}
 _UNDECIDED = {1, 2}
 _PERMISSION = {3, 10, 200, 294}
 _GONE_SUBCODE = 33
@@ -288,7 +289,7 @@ class Meta(Connector):
             where += f", trace {trace}"
         if code in _THROTTLED:
             return Retryable(f"Meta asks for fewer calls ({where}).", after=_regain(response), throttled=True)
-        if code == 190:
+        if code in _NO_TOKEN:
             return Misconfigured(
                 f"Meta no longer accepts the access token ({where}). Reconnect {self._act}.", code="reconnect"
             )
@@ -352,13 +353,14 @@ def _status(answer: Mapping[str, Any], field: str) -> tuple[int, str]:
 
 
 def _regain(response: httpx.Response) -> float | None:
-    """Seconds until Meta expects to answer again: the longest of the minutes it gives; None where it gives none."""
+    """Seconds until Meta expects to answer again, the longest that it names; None where it names none."""
     try:
         usage = orjson.loads(response.headers.get("X-Business-Use-Case-Usage", ""))
         minutes = [float(use["estimated_time_to_regain_access"]) for uses in usage.values() for use in uses]
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError, ValueError):
-        return http.pause(response)
-    return min(max(minutes, default=0.0) * 60, http.LONGEST_PAUSE) or None
+        minutes = []
+    seconds = max([minute * 60 for minute in minutes] + [http.pause(response) or 0.0])
+    return min(seconds, http.LONGEST_PAUSE) or None
 
 
 def _token_end(token: Mapping[str, Any]) -> str:

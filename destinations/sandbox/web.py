@@ -1,0 +1,210 @@
+"""A request, an answer, and what a dial does to the way between them. What errors look like is each platform's own."""
+
+import base64
+import json
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from functools import cached_property
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, urlsplit
+
+import orjson
+
+from destinations.sandbox.store import Audience, Dial, Store
+
+ABSURD_SECONDS = 10**9
+
+
+class Drop(Exception):
+    """Close the connection without an answer."""
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    target: str  # path and query
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes = field(default=b"", repr=False)
+
+    @cached_property
+    def path(self) -> str:
+        return urlsplit(self.target).path
+
+    @cached_property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """The body's JSON object or form fields; empty where it is neither."""
+        if self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+            return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))
+        try:
+            found = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def bearer(self) -> str:
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else ""
+
+    def frozen(self) -> str:
+        """The request as text, to be sent again later."""
+        parts = [self.method, self.target, dict(self.headers), base64.b64encode(self.body).decode()]
+        return json.dumps(parts)
+
+    @classmethod
+    def thawed(cls, text: str) -> "Request":
+        method, target, headers, body = json.loads(text)
+        return cls(method, target, headers, base64.b64decode(body))
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def answer(content: object, status: int = 200, headers: Collection[tuple[str, str]] = ()) -> Response:
+    """A JSON answer."""
+    return Response(status, orjson.dumps(content), (("Content-Type", "application/json; charset=utf-8"), *headers))
+
+
+class Room(Protocol):
+    """Answers the paths that it handles."""
+
+    def handles(self, path: str) -> bool: ...
+    def handle(self, request: Request) -> Response: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a request asks of a platform."""
+
+    account: str
+    op: str  # check, create, describe, rename, delete, add, remove, poll, members
+    audience: Audience | None = None
+    rows: int = 0
+
+
+class Platform(Protocol):
+    """How a platform words its refusals."""
+
+    name: str
+
+    def throttled(self, call: Call, headers: list[tuple[str, str]]) -> Response: ...
+    def failed(self, status: int) -> Response: ...
+    def refused(self, call: Call, why: str) -> Response:
+        """why: terms, blocked, permission, too_small, poison, expired, revoked."""
+        ...
+
+
+def perform(
+    platform: Platform,
+    store: Store,
+    request: Request,
+    call: Call,
+    work: Callable[[Collection[int]], Response],
+    values: Callable[[], Collection[str]] = tuple,
+) -> Response:
+    """Do the call's `work`, unless a dial wants it otherwise, and log it. `work` is given the rows that it shall refuse."""
+    at = time.time()
+    audience = call.audience.id if call.audience else ""
+    is_late = "x-sandbox-late" in request.headers
+    dial = None if is_late else store.take_dial(platform.name, call.account, call.op, audience)
+    status = 0
+    try:
+        response = work(()) if dial is None else _dialled(platform, store, request, call, work, values, dial)
+        status = response.status
+        return response
+    finally:
+        store.log(
+            at=at,
+            platform=platform.name,
+            account=call.account,
+            op=call.op,
+            audience=audience,
+            rows=call.rows,
+            status=status,
+            dial="late" if is_late else dial.action if dial else "",
+        )
+
+
+def _dialled(
+    platform: Platform,
+    store: Store,
+    request: Request,
+    call: Call,
+    work: Callable[[Collection[int]], Response],
+    values: Callable[[], Collection[str]],
+    dial: Dial,
+) -> Response:
+    params = dial.params
+    match dial.action:
+        case "throttle" | "budget":
+            return platform.throttled(call, _retry_after(params))
+        case "error":
+            return platform.failed(int(params.get("status", 500)))
+        case "hang":
+            time.sleep(float(params.get("seconds", 60)))
+            if params.get("apply", False):
+                return work(())
+            raise Drop
+        case "drop":  # applied, and nobody hears of it
+            work(())
+            raise Drop
+        case "late":  # nobody hears of it, and it is applied later
+            again = Request(request.method, request.target, {**request.headers, "x-sandbox-late": "1"}, request.body)
+            store.put_late(time.time() + float(params.get("seconds", 5)), again.frozen())
+            raise Drop
+        case "garbled":
+            if params.get("apply", True):
+                work(())
+            return Response(200, b"<html><body>It works!</body></html>", (("Content-Type", "text/html"),))
+        case "partial":
+            return work(_chosen(params, call.rows))
+        case "poison":
+            poison = set(params.get("values", ()))
+            return platform.refused(call, "poison") if poison.intersection(values()) else work(())
+        case "small_removals":
+            people = store.sizes(call.audience)[0] if call.audience else 0
+            if call.op == "remove" and people - call.rows < int(params.get("below", 100)):
+                return platform.refused(call, "too_small")
+            return work(())
+        case "refuse":
+            return platform.refused(call, str(params["why"]))
+    raise ValueError(f"no dial {dial.action}")
+
+
+def _chosen(params: dict[str, Any], rows: int) -> Collection[int]:
+    """The rows a partial failure refuses: `rows` by index, or every n-th."""
+    if "rows" in params:
+        return {int(index) for index in params["rows"]}
+    return set(range(0, rows, int(params.get("every", 10))))
+
+
+def _retry_after(params: dict[str, Any]) -> list[tuple[str, str]]:
+    """The header of a throttling dial, in each of the ways that platforms have."""
+    seconds = float(params.get("seconds", 2))
+    match params.get("retry_after", "seconds"):
+        case "seconds":
+            return [("Retry-After", str(round(seconds)))]
+        case "date":
+            moment = datetime.now(UTC) + timedelta(seconds=seconds)
+            return [("Retry-After", format_datetime(moment, usegmt=True))]
+        case "absurd":
+            return [("Retry-After", str(ABSURD_SECONDS))]
+        case "minutes":  # Meta's own way
+            use = {
+                "type": "custom_audience",
+                "call_count": 100,
+                "estimated_time_to_regain_access": max(1, round(seconds / 60)),
+            }
+            return [("X-Business-Use-Case-Usage", json.dumps({"account": [use]}))]
+    return []
