@@ -1,7 +1,7 @@
 """What every Rollcall command shares: it brings an empty installation up to date, and fails with one clear line."""
 
 import fcntl
-from typing import Any, ClassVar
+from typing import Any
 
 import orjson
 from django.conf import settings
@@ -15,7 +15,7 @@ class RollcallCommand(BaseCommand):
     """Subclasses name in `expected` the exceptions that are the user's to mend; each becomes one line and exit code 1."""
 
     expected: tuple[type[Exception], ...] = ()
-    requires_system_checks: ClassVar[list[str]] = []  # `make check` and `doctor` run them; a command starts at once
+    requires_system_checks = ()  # `make check` and `doctor` run them; a command starts at once
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         bring_up_to_date()
