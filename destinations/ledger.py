@@ -50,7 +50,8 @@ class View:
     """A mapping's ledger at one moment, for planning. What is acted on is looked at again under the lock."""
 
     state: State
-    causes: Mapping[str, BitMap]
+    left: Mapping[str, BitMap]  # cause → identities that the latest decision took out
+    entered: Mapping[str, BitMap]
     vetoed: BitMap
     withdraw_kinds: tuple[str, ...]
     refresh_id: int | None
@@ -192,19 +193,19 @@ def look(mapping_id: int, *, now: datetime) -> View:
         row = Ledger.objects.using("snapshot").get(mapping_id=mapping_id)
         book, intent = _book(row, using="snapshot"), _intent(row, using="snapshot")
         state = _state(row, book, intent, now, using="snapshot")
-        causes: dict[str, BitMap] = {}
-        latest = dict(
-            Decision.objects.using("snapshot")
-            .filter(mapping_id=mapping_id)
-            .order_by("seq", "pk")
-            .values_list("identity_no", "cause")
-        )
-        for number, cause in latest.items():
-            causes.setdefault(cause, BitMap()).add(number)
+        left: dict[str, BitMap] = {}
+        entered: dict[str, BitMap] = {}
+        decisions = Decision.objects.using("snapshot").filter(mapping_id=mapping_id).order_by("seq", "pk")
+        latest = {
+            number: (wanted, cause) for number, wanted, cause in decisions.values_list("identity_no", "wanted", "cause")
+        }
+    for number, (wanted, cause) in latest.items():
+        (entered if wanted else left).setdefault(cause, BitMap()).add(number)
     moments = [call.reassert_at for call in book.calls if call.reassert_at is not None and call.unsettled]
     return View(
         state=state,
-        causes=causes,
+        left=left,
+        entered=entered,
         vetoed=book.vetoed,
         withdraw_kinds=tuple(row.withdraw_kinds),
         refresh_id=row.refresh_id,
@@ -384,20 +385,6 @@ def swap(lease: Lease, pairs: Sequence[tuple[int, int]], *, now: datetime) -> in
         if done:
             _save(row, book, lease.lane)
     return done
-
-
-def bar(lease: Lease, ids: BitMap, code: str, words: str, *, now: datetime) -> None:
-    """These can not be sent now, for a reason of ours: on record as refused, without a call."""
-    with transaction.atomic():
-        row = _locked(lease.mapping_id)
-        _assert_mine(row, lease)
-        book = _book(row)
-        free = ids - book.present - book.unknown
-        book._set(rejected=book.rejected | free)
-        _save(row, book, lease.lane)
-        records.refuse(
-            row.mapping_id, ADD, dict.fromkeys(free, (code, words)), None, now, retry=now + timedelta(days=1)
-        )
 
 
 # --- Acts of people, and of the sweeper.

@@ -89,16 +89,21 @@ class Plan:
             yield from cut(step, size)
 
 
-def plan(state: State, causes: Mapping[str, BitMap] | None = None, stops: Stops = Stops()) -> Plan:
-    """The next things to say. `causes`: for each event-caused reason the people whom it made leave or enter, where known.
+def plan(
+    state: State,
+    left: Mapping[str, BitMap] | None = None,
+    entered: Mapping[str, BitMap] | None = None,
+    stops: Stops = Stops(),
+) -> Plan:
+    """The next things to say. `left` and `entered`: for each event-caused reason the people whom it made leave or enter, where known.
 
     The steps are disjoint, and no one in flight is in any of them.
     """
     if stops.everything:
         return Plan((), len(state.intent & state.present))
-    steps = [step for step in _removes(state, causes or {}) if not (stops.compared_removes and step.cause in COMPARED)]
+    steps = [step for step in _removes(state, left or {}) if not (stops.compared_removes and step.cause in COMPARED)]
     if not stops.adds:
-        steps += _adds(state, causes or {})
+        steps += _adds(state, entered or {})
     return Plan(tuple(steps), len(state.intent & state.present))
 
 
@@ -138,12 +143,12 @@ def _withdrawable(state: State) -> BitMap:
     return (state.withdraw & state.intent) - state.in_flight - state.waiting
 
 
-def _removes(state: State, causes: Mapping[str, BitMap]) -> Iterator[Step]:
+def _removes(state: State, left: Mapping[str, BitMap]) -> Iterator[Step]:
     rest = _leaving(state)
     by_cause = {WITHDRAW: _withdrawable(state)}
     for cause in (ERASURE, CONSENT, PURCHASE, RULE, IDENTITY):
-        if cause in causes:
-            by_cause[cause] = rest & causes[cause]
+        if cause in left:
+            by_cause[cause] = rest & left[cause]
             rest = rest - by_cause[cause]
     by_cause[REASSERT] = rest & (state.due | state.lost) - state.present
     rest = rest - by_cause[REASSERT]
@@ -154,12 +159,12 @@ def _removes(state: State, causes: Mapping[str, BitMap]) -> Iterator[Step]:
             yield Step(REMOVE, cause, by_cause[cause])
 
 
-def _adds(state: State, causes: Mapping[str, BitMap]) -> Iterator[Step]:
+def _adds(state: State, entered: Mapping[str, BitMap]) -> Iterator[Step]:
     rest = _entering(state)
     if not rest:
         return
     for cause, among in (
-        (PURCHASE, causes.get(PURCHASE)),  # a suppression audience: they must not be shown another advertisement
+        (PURCHASE, entered.get(PURCHASE)),  # a suppression audience: they must not be shown another advertisement
         (REASSERT, state.due | state.lost),
         (RETRY, state.retry),
         (RESYNC, state.again),
