@@ -6,12 +6,12 @@ What cannot be brought into that form stays an attribute and is named in `proble
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import phonenumbers
 
-from audiences.clock import SECOND, to_us
+from audiences.clock import SECOND
+from audiences.segments.values import time_of
 
 FIELDS = ("email", "phone", "mobile_ad_id", "first_name", "last_name", "country", "zip")
 PURPOSES = ("ad_user_data", "ad_personalization", "analytics")
@@ -20,9 +20,7 @@ _EMAIL = re.compile(
     r"[^\s@<>()\[\],;:\"\\\x00-\x1f\x7f]+@[^\s@<>()\[\],;:\"\\\x00-\x1f\x7f.]+(\.[^\s@<>()\[\],;:\"\\\x00-\x1f\x7f.]+)+"
 )
 _AD_ID = re.compile(r"[0-9a-f-]{16,64}")
-_NUMBER = re.compile(r"-?\d{1,18}(\.\d+)?", re.ASCII)
-_MILLISECONDS_FROM = 1e11
-_LAST_MOMENT = datetime(9999, 1, 1, tzinfo=UTC)
+_MILLISECONDS_FROM = 100_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,31 +97,9 @@ def consents_of(attributes: Mapping[str, Any]) -> tuple[dict[str, bool], tuple[P
 
 def moment_of(value: Any) -> int | None:
     """Microseconds since 1970 UTC of unix seconds (milliseconds from 1e11 on) or an ISO 8601 date or time; None if it is neither."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        text = value.strip()
-        if not _NUMBER.fullmatch(text):
-            return _iso(text)
-        value = float(text) if "." in text else int(text)
-    if not isinstance(value, int | float) or abs(value) > 1e15 or value != value:
-        return None
-    seconds = value / 1000 if abs(value) >= _MILLISECONDS_FROM else value
-    us = round(seconds * SECOND) if isinstance(seconds, float) else seconds * SECOND
-    return us if us < to_us(_LAST_MOMENT) else None
-
-
-def _iso(text: str) -> int | None:
-    if not 8 <= len(text) <= 40 or not text[0].isdigit():
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    try:
-        return to_us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-    except OverflowError:  # an offset that leads out of the calendar
-        return None
+    if type(value) is int and 0 <= value < _MILLISECONDS_FROM:
+        return value * SECOND  # what nearly every call holds
+    return time_of(value.strip() if isinstance(value, str) else value)
 
 
 def _scalar(value: Any) -> bool:
@@ -150,7 +126,7 @@ def _ad_id(text: str, _region: str) -> str:
 
 
 def _name(text: str, _region: str) -> str:
-    return " ".join(text.split())[:100]
+    return " ".join(text.split())[:100].rstrip()
 
 
 _NORMALISED = {
@@ -160,7 +136,7 @@ _NORMALISED = {
     "first_name": _name,
     "last_name": _name,
     "country": _country,
-    "zip": lambda text, _region: " ".join(text.upper().split())[:20],
+    "zip": lambda text, _region: " ".join(text.upper().split())[:20].rstrip(),
 }
 _MUST_BE_WELL_FORMED = {
     "email": "not an e-mail address: kept as an attribute, not used as an identifier",

@@ -24,7 +24,7 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def make(name: str, actor: User | None) -> NewKey:
+def create(name: str, actor: User | None) -> NewKey:
     """A new key. Raises ValueError on an empty name or one of more than 100 characters."""
     name = name.strip()
     if not 0 < len(name) <= 100:

@@ -16,7 +16,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            made = api_keys.make(options["name"], actor=None)
+            made = api_keys.create(options["name"], actor=None)
         except ValueError as error:
             raise CommandError(str(error)) from None
         self.stdout.write(f"{made.key.site_id}:{made.secret}")
