@@ -6,7 +6,7 @@ Reads only. Whether a rule is well formed is grammar.py's to say; this says whet
 import difflib
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from audiences.models import AttributeName, Audience, EventName, PersonList, PropertyName
 from audiences.segments import grammar
@@ -57,6 +57,14 @@ class Vocabulary:
         live = self.audiences | set(also)
         found += [self._unusable(key, at, live) for key, at in named.audiences if key not in live]
         return tuple(found)
+
+    def with_lists(self, keys: Iterable[str], customerio_segments: Iterable[int]) -> "Vocabulary":
+        """As it will be once these lists are there."""
+        return replace(
+            self,
+            lists=self.lists | set(keys),
+            customerio_segments=self.customerio_segments | set(customerio_segments),
+        )
 
     def _unusable(self, key: str, at: str, live: frozenset[str]) -> Problem:
         if key in self.archived:

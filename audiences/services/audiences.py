@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from audiences import clock, jobs, vocabulary
 from audiences.models import Audience, Refresh, SegmentVersion, User
+from audiences.people import lake
 from audiences.segments import explain, grammar
 from audiences.segments.tree import InAudience, Node, leaves
 from audiences.services import trail
@@ -152,11 +153,14 @@ def publish(*, actor: User | None, version: SegmentVersion, reason: str) -> Segm
     Raises AudienceRefused where a name is unknown (with its place and the nearest known ones), references go in a circle, no reason is given."""
     if not reason.strip():
         raise AudienceRefused(Problem("reason", "say why, for whoever asks later"))
-    problems = problems_of(version.audience, vocabulary.rule(version.segment))
+    tree = vocabulary.rule(version.segment)
+    problems = problems_of(version.audience, tree)
     if problems:
         raise AudienceRefused(*problems)
+    named = grammar.names(tree)
     now = timezone.now()
     with transaction.atomic():
+        lake.want_columns({name for _, name, _ in named.properties}, {name for name, _ in named.attributes})
         audience = _locked(version.audience)
         _not_archived(audience)
         version = SegmentVersion.objects.select_for_update().get(pk=version.pk)

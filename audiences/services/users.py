@@ -35,10 +35,8 @@ class Invitation:
 def invite(*, actor: User | None, email: str, role: str, name: str = "") -> Invitation:
     """A new user without a usable password. Raises UserRefused for a bad address, an unknown role or someone who is here already."""
     address = email.strip().lower()
-    try:
-        validate_email(address)
-    except ValidationError:
-        raise UserRefused("This is not an e-mail address.") from None
+    if not is_address(address):
+        raise UserRefused("This is not an e-mail address.")
     _known_role(role)
     try:
         with transaction.atomic():
@@ -125,6 +123,15 @@ def reactivate(*, actor: User | None, user: User) -> User:
             user.save(update_fields=["is_active"])
             trail.record(actor, "user.reactivated", "user", user.email)
     return user
+
+
+def is_address(text: str) -> bool:
+    """Whether it could be somebody's e-mail address."""
+    try:
+        validate_email(text)
+    except ValidationError:
+        return False
+    return True
 
 
 def _locked(user: User) -> User:

@@ -6,11 +6,10 @@ from zoneinfo import ZoneInfo
 import phonenumbers
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
 from django.db import transaction
 
 from audiences.models import User, Workspace
-from audiences.services import trail
+from audiences.services import trail, users
 
 FIELDS = ("name", "timezone", "currency", "default_region", "consent_policy")
 ANSWERS = ("opt_in", "opt_out")
@@ -52,10 +51,8 @@ def set_up(
         name=name, timezone=timezone, currency=currency, default_region=default_region, consent_policy=consent_policy
     )
     address = email.strip().lower()
-    try:
-        validate_email(address)
-    except ValidationError:
-        raise SettingRefused("email", "Not an e-mail address") from None
+    if not users.is_address(address):
+        raise SettingRefused("email", "Not an e-mail address")
     try:
         validate_password(password, User(email=address, name=user_name))
     except ValidationError as error:
