@@ -113,7 +113,7 @@ def test_consents_are_read_flat_and_nested_and_flat_wins():
         (True, None),
         ([1], None),
         (1e300, None),
-        ("0001-01-01T00:00:00+14:00", -62_135_647_200 * SECOND),
+        ("0001-01-01T00:00:00+14:00", None),
         ("١٧٠٠٠٠٠٠٠٠", None),
     ],
 )
