@@ -300,6 +300,8 @@ def _settle(row: Ledger, lease: Lease, operation_id: int, outcome: Outcome, now:
         count = Count(unknown=len(ids))
     elif outcome.verdict == transitions.UNAPPLIED:
         book.take_back(call, records.refused(row.mapping_id, ADD) if call.kind == ADD else BitMap())
+        book.refuse(call.kind, refused)
+        records.refuse(row.mapping_id, call.kind, {i: outcome.rejected[i] for i in refused}, call.id, now)
         count = Count(rejected=len(ids))
     else:
         book.accept(call, refused, pending=outcome.verdict == transitions.SUBMITTED)

@@ -24,6 +24,8 @@ RESYNC = "resync"  # told again because somebody asked for it, or because the re
 # The order in which removals go, and the causes that no hold on comparisons stops.
 REMOVAL_ORDER = (ERASURE, CONSENT, PURCHASE, RULE, IDENTITY, REASSERT, WITHDRAW, DIFF, RESYNC)
 COMPARED = frozenset({DIFF, RESYNC})
+# What a run's removal limit counts: a mistake in a rule looks like this, a person's own act does not.
+LIMITED = COMPARED | {RULE}
 # A removal for one of these takes the identifier away even where another wanted person carries it too.
 VETOING = frozenset({ERASURE, CONSENT, PURCHASE})
 
@@ -199,8 +201,8 @@ def retry_at(kind: str, attempts: int, now: datetime) -> datetime | None:
 
 
 def over_limit(plan_: Plan, state: State, percent: int, floor: int) -> int:
-    """How many removals by comparison there would be, if that is more than `percent` of who is there and more than `floor`; else 0."""
-    leaving = plan_.count(REMOVE, COMPARED)
+    """How many removals there would be that no person's own act explains, if that is more than `percent` of who is there and more than `floor`; else 0."""
+    leaving = plan_.count(REMOVE, LIMITED)
     there = len(state.present | state.doubtful)
     return leaving if leaving > floor and leaving * 100 > percent * there else 0
 

@@ -127,6 +127,11 @@ class Book:
             self._set(present=self.present | free)
         call.state, call.changed, call.unsettled = UNAPPLIED, True, BitMap()
 
+    def refuse(self, kind: str, ids: BitMap) -> None:
+        """Of a call that was taken back, these rows are bad: no more adds of them before their time."""
+        if kind == ADD:
+            self._set(rejected=self.rejected | (ids - self.present - self.unknown))
+
     def abandon(self, lane: str, fence: int, now: datetime, settle: timedelta) -> int:
         """Calls that older holders of the lane's lease left in flight: nobody will bring their answer. How many."""
         left = [call for call in self.calls if call.state == PREPARED and call.lane == lane and call.fence < fence]
