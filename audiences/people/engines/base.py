@@ -1,31 +1,14 @@
 """The contract between segments and whoever answers their leaves. No engine's ways appear here."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from pyroaring import BitMap
 
+from audiences.people.pins import Pinned, Snapshot
 from audiences.segments.tree import Leaf
 
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What data a computation sees: lake files live at `manifest`, hot events up to `hot`, profile changes up to `profiles`."""
-
-    manifest: int
-    hot: int
-    profiles: int
-    change_seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pinned:
-    """A snapshot and the moment it is judged at. `pin_id` names the Pin row that keeps its files from being unlinked."""
-
-    snapshot: Snapshot
-    as_of_us: int
-    pin_id: int | None = None
+__all__ = ["Engine", "Pinned", "Snapshot", "UnreadableLake"]
 
 
 class Engine(Protocol):

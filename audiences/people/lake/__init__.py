@@ -11,7 +11,6 @@ One that keeps hot rows reads only those above the mark it has (if that is above
 Merges are in `contents.aliases`: events, hot or not, may still carry the old number. One that misses a file starts again.
 """
 
-from audiences.people.engines.base import Pinned, Snapshot
 from audiences.people.lake.columns import want_columns
 from audiences.people.lake.compaction import compact, forget_removed, sweep_files
 from audiences.people.lake.flush import flush
@@ -33,6 +32,7 @@ from audiences.people.lake.manifest import (
 )
 from audiences.people.lake.projection import project_profiles
 from audiences.people.lake.staging import EVENTS, Staged, discard, stage_events
+from audiences.people.pins import Pinned, Snapshot
 
 __all__ = [
     "EVENTS",

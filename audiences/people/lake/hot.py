@@ -14,9 +14,9 @@ from django.db import connections, transaction
 from django.db.models import Max
 
 from audiences.models import LakeFile
-from audiences.people.engines.base import Snapshot
 from audiences.people.lake import columns as lake_columns
 from audiences.people.lake.staging import EVENTS, workbench
+from audiences.people.pins import Snapshot
 
 _CHUNK = 20_000
 

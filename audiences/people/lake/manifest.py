@@ -18,10 +18,10 @@ from django.db.models import Q
 from django.utils import timezone
 
 from audiences.models import ImportFile, LakeFile, Pin
-from audiences.people.engines.base import Pinned, Snapshot
 from audiences.people.lake import files
 from audiences.people.lake.hot import MARK, read_aliases
 from audiences.people.lake.staging import STALE_AFTER, Staged, discard
+from audiences.people.pins import Pinned, Snapshot
 
 HELD_AFTER_EXPIRY = timedelta(minutes=1)
 
