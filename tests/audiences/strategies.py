@@ -9,6 +9,7 @@ from collections.abc import Sequence as Items
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -50,6 +51,7 @@ LIST_KEYS = (*LISTS, *(list_key(InCustomerioSegment(number)) for number in CUSTO
 DURATIONS = (HOUR, DAY, 3 * DAY, 30 * DAY, 60 * DAY, 540 * DAY)
 
 _AGES = (0, *DURATIONS, 10 * DAY, 45 * DAY, 200 * DAY)
+_NUDGES = (0, 0, 0, -1, 1, -SECOND, SECOND, -HOUR)
 _TEXTS = (
     "00042",
     "42",
@@ -70,13 +72,34 @@ _TEXTS = (
     "null",
     "🙂",
 )
+_OTHERS = (
+    42,
+    42.0,
+    10.5,
+    -1,
+    0,
+    0.1,
+    3,
+    1e21,
+    1e-7,
+    0.0000005,
+    True,
+    False,
+    None,
+    [],
+    [42],
+    {"a": "é"},
+    "0.0000005",
+    "[42]",
+    "x\\y",
+    "x\ny",
+    " 42",
+)
 
 
-@st.composite
-def moments(draw: st.DrawFn, as_of_us: int = AS_OF) -> int:
+def moments(as_of_us: int = AS_OF) -> st.SearchStrategy[int]:
     """A moment on, just before or just after the edge of a window, most of them no later than as_of."""
-    edge = as_of_us - draw(st.sampled_from(_AGES))
-    return edge + draw(st.sampled_from((0, 0, 0, -1, 1, -SECOND, SECOND, -HOUR)))
+    return st.builds(lambda age, nudge: as_of_us - age + nudge, st.sampled_from(_AGES), st.sampled_from(_NUDGES))
 
 
 def whole_moments(as_of_us: int = AS_OF) -> st.SearchStrategy[int]:
@@ -84,62 +107,73 @@ def whole_moments(as_of_us: int = AS_OF) -> st.SearchStrategy[int]:
     return moments(as_of_us).map(lambda us: us // SECOND * SECOND)
 
 
-def json_values(as_of_us: int = AS_OF) -> st.SearchStrategy[object]:
-    """What a profile's attribute or an event's property may hold."""
-    times = whole_moments(as_of_us)
-    return st.one_of(
-        st.sampled_from((42, 42.0, 10.5, -1, 0, 0.1, 1e21, 1e-7, 0.0000005, True, False, None, [], [42], {"a": "é"})),
-        st.sampled_from(_TEXTS),
-        times.map(lambda us: from_us(us).isoformat().replace("+00:00", "Z")),
-        times.map(lambda us: from_us(us).date().isoformat()),
-        times.map(lambda us: us // SECOND),
-        times.map(lambda us: us // 1000),
-        times.map(lambda us: str(us // SECOND)),
-        st.integers(-3, 3),
-        st.text(max_size=3).filter(lambda text: "\0" not in text),
-    )  # fmt: skip
-
-
-def properties(names: Items[str] = PROPERTIES, as_of_us: int = AS_OF) -> st.SearchStrategy[dict[str, object]]:
-    """A JSON object over a few names, as reading its text gives it."""
-    return st.dictionaries(st.sampled_from(names), json_values(as_of_us), min_size=2).map(
-        lambda made: json.loads(json.dumps(made))
+def people(as_of_us: int = AS_OF, min_size: int = 1, max_size: int = 30) -> st.SearchStrategy[list[Person]]:
+    """Live profiles numbered from 1. Drawn from a seed: many and varied for little; fewer people when it shrinks, the same ones."""
+    seeds, sizes = st.integers(0, 2**32), st.integers(min_size, max_size)
+    return st.builds(
+        lambda seed, size: [_person(seed, number, as_of_us) for number in range(1, size + 1)], seeds, sizes
     )
 
 
-@st.composite
-def histories(draw: st.DrawFn, as_of_us: int = AS_OF, max_size: int = 8) -> tuple[Occurrence, ...]:
+def histories(as_of_us: int = AS_OF, max_size: int = 8) -> st.SearchStrategy[tuple[Occurrence, ...]]:
     """A person's events, in any order; some at the same moment, some after as_of, some twice."""
-    events = draw(
-        st.lists(
-            st.builds(Occurrence, st.sampled_from(EVENTS), moments(as_of_us), properties(as_of_us=as_of_us)),
-            max_size=max_size,
-        )
+    return st.integers(0, 2**32).map(lambda seed: _history(Random(seed), as_of_us, max_size))
+
+
+def _person(seed: int, number: int, as_of_us: int) -> Person:
+    chance = Random(f"{seed}:{number}")
+    return Person(
+        profile_no=number,
+        bucket_key=f"p{number:05}",
+        created_us=_moment(chance, as_of_us),
+        attributes=_values(chance, ATTRIBUTES, as_of_us),
+        events=_history(chance, as_of_us, 8),
+        lists=frozenset(key for key in LIST_KEYS if chance.random() < 0.4),
     )
-    if events and draw(st.booleans()):
-        events.append(draw(st.sampled_from(events)))
+
+
+def _history(chance: Random, as_of_us: int, most: int) -> tuple[Occurrence, ...]:
+    events = [
+        Occurrence(chance.choice(EVENTS), _moment(chance, as_of_us), _values(chance, PROPERTIES, as_of_us))
+        for _ in range(chance.randint(0, most))
+    ]
+    if events and chance.random() < 0.3:
+        events.append(chance.choice(events))
+    if events and chance.random() < 0.3:
+        events.append(replace(chance.choice(events), name=chance.choice(EVENTS)))
     return tuple(events)
 
 
-@st.composite
-def people(draw: st.DrawFn, as_of_us: int = AS_OF, min_size: int = 1, max_size: int = 6) -> list[Person]:
-    """Live profiles numbered from 1."""
-    drawn = draw(
-        st.lists(
-            st.builds(
-                Person,
-                profile_no=st.just(0),
-                bucket_key=st.just(""),
-                created_us=moments(as_of_us),
-                attributes=properties(ATTRIBUTES, as_of_us),
-                events=histories(as_of_us),
-                lists=st.frozensets(st.sampled_from(LIST_KEYS)),
-            ),
-            min_size=min_size,
-            max_size=max_size,
-        )
-    )
-    return [replace(person, profile_no=number, bucket_key=f"p{number:05}") for number, person in enumerate(drawn, 1)]
+def _moment(chance: Random, as_of_us: int) -> int:
+    return as_of_us - chance.choice(_AGES) + chance.choice(_NUDGES)
+
+
+def _values(chance: Random, names: Items[str], as_of_us: int) -> dict[str, object]:
+    """A JSON object over a few names, as reading its text gives it."""
+    made = {name: _value(chance, as_of_us) for name in names if chance.random() < 0.7}
+    read: dict[str, object] = json.loads(json.dumps(made))
+    return read
+
+
+def _value(chance: Random, as_of_us: int) -> object:
+    us = _moment(chance, as_of_us) // SECOND * SECOND
+    match chance.randrange(10):
+        case 0 | 1:
+            return chance.choice(_TEXTS)
+        case 2 | 3:
+            return chance.choice(_OTHERS)
+        case 4:
+            return from_us(us).isoformat().replace("+00:00", chance.choice(("Z", "+00:00", "")))
+        case 5:
+            return from_us(us).date().isoformat()
+        case 6:
+            return chance.choice((us // SECOND, us // 1000, str(us // SECOND), us / SECOND + 0.5))
+        case 7:
+            return from_us(us + HOUR).isoformat().replace("+00:00", "+01:00")
+        case 8:
+            return chance.randint(-3, 3)
+        case _:
+            return chance.randint(0, 9999) / 100
 
 
 def durations() -> st.SearchStrategy[int]:
