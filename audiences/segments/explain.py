@@ -36,7 +36,8 @@ from audiences.segments.tree import (
 from audiences.segments.tree import Sequence as Steps
 from audiences.segments.values import text_of
 
-LISTED = 5
+LISTED = 5  # values before “and 12 more”
+SHOWN = 120  # characters of a name or value
 _PLAIN_NAME = re.compile(r"\w+")
 _PLAIN_VALUE = re.compile(r"true|false|-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 _MEASURES = {"sum": "total", "avg": "average", "min": "smallest", "max": "largest"}
@@ -289,11 +290,11 @@ def _value(value: Scalar, *, quoted: bool = False) -> str:
 
 
 def _named(name: str) -> str:
-    return clip(name) if _PLAIN_NAME.fullmatch(name) else _quoted(name)
+    return clip(name, SHOWN) if _PLAIN_NAME.fullmatch(name) else _quoted(name)
 
 
 def _quoted(text: str) -> str:
-    return f"“{clip(text)}”"
+    return f"“{clip(text, SHOWN)}”"
 
 
 def _unwrapped(node: Node) -> Node:

@@ -43,10 +43,10 @@ def join(path: str, key: str) -> str:
     return f"{path}.{clip(key)}" if path else clip(key)
 
 
-def clip(name: str) -> str:
-    """A name as a message may show it: printable, at most 40 characters and an ellipsis."""
-    shown = "".join(letter if letter.isprintable() else "�" for letter in name[:40])
-    return shown + "…" if len(name) > 40 else shown
+def clip(name: str, most: int = 40) -> str:
+    """A name as a message may show it: printable, at most `most` characters and an ellipsis."""
+    shown = "".join(letter if letter.isprintable() else "�" for letter in name[:most])
+    return shown + "…" if len(name) > most else shown
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
