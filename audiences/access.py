@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 
 from audiences.models import User
 
@@ -14,6 +16,7 @@ ADMIN, MARKETER, BUYER, OPERATOR = User.Role.ADMIN, User.Role.MARKETER, User.Rol
 EVERYONE = frozenset(User.Role.values)
 
 PERMISSIONS: dict[str, frozenset[str]] = {
+    "account.edit": EVERYONE,
     "audience.view": EVERYONE,
     "audience.edit": frozenset({ADMIN, MARKETER}),
     "audience.refresh": frozenset({ADMIN, MARKETER, OPERATOR}),
@@ -53,11 +56,14 @@ def requires(permission: str) -> Callable[[Callable[..., HttpResponse]], Callabl
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             if not request.user.is_authenticated:
+                door = reverse("audiences:sign-in")  # on an empty installation it leads on to the first set-up
                 if getattr(request, "htmx", False):
                     response = HttpResponse(status=204)  # a redirect would put the sign-in page into the fragment
-                    response["HX-Redirect"] = f"/sign-in/?next={request.htmx.current_url_abs_path or '/'}"  # type: ignore[attr-defined]
+                    back = request.htmx.current_url_abs_path or "/"  # type: ignore[attr-defined]
+                    response["HX-Redirect"] = f"{door}?{urlencode({'next': back})}"
                     return response
-                return redirect_to_login(request.get_full_path())
+                back = request.get_full_path() if request.method == "GET" else "/"
+                return redirect_to_login(back, login_url=door)
             if not may(request.user, permission):
                 raise PermissionDenied(f"This needs the role {who_may(permission)}.")
             return view(request, *args, **kwargs)

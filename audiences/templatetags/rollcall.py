@@ -1,0 +1,224 @@
+"""How values read on every page: numbers, ages, health, icons, and what a role may do. It looks nothing up."""
+
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.template.defaultfilters import date as format_date
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from audiences import access, charts, clock, masking
+from audiences.models import AuditEntry
+
+register = template.Library()
+
+# What the verbs of the audit trail mean; a verb that is not here is printed as it is.
+DEEDS = {
+    "audience.created": "Audience made",
+    "audience.changed": "Details changed",
+    "audience.drafted": "Draft saved",
+    "audience.published": "Version published",
+    "audience.linked": "Linked suppression audiences changed",
+    "audience.archived": "Archived",
+    "audience.refresh_asked": "Count asked for",
+    "import.started": "Import started",
+    "import.cancelled": "Import cancelled",
+    "person.revealed": "Identifiers shown",
+    "refused.exported": "Refused rows exported",
+    "user.invited": "User invited",
+    "user.role_changed": "Role changed",
+    "workspace.changed": "Settings changed",
+    "workspace.set_up": "Workspace set up",
+}
+
+# What each word of health looks like: icon and tone. The word itself is always printed beside them.
+HEALTH = {
+    "Healthy": ("healthy", "good"),
+    "Watch": ("watch", "watch"),
+    "Problem": ("problem", "bad"),
+    "Paused": ("paused", "idle"),
+    "Counting": ("clock", "idle"),
+    "Not counted": ("unknown", "idle"),
+}
+# The states that runs, imports, connections, destinations, counts and versions may be in.
+STATES = {
+    "good": {"done", "live", "connected", "published", "granted"},
+    "bad": {"failed", "refused", "failing", "interrupted", "frozen"},
+    "watch": {"partial", "approval", "paused", "cancelled", "in_review", "untested"},
+    "accent": {"queued", "counting", "diffing", "sending", "confirming", "waiting", "reading", "running", "trial"},
+}
+
+
+@register.simple_tag
+def icon(name: str, label: str = "") -> SafeString:
+    """An icon of static/icons.svg; without a label it is decoration and not read out."""
+    if label:
+        return format_html(
+            '<svg class="icon" role="img" aria-label="{}"><use href="{}#{}"/></svg>', label, static("icons.svg"), name
+        )
+    return format_html('<svg class="icon" aria-hidden="true"><use href="{}#{}"/></svg>', static("icons.svg"), name)
+
+
+@register.simple_tag
+def health(word: str) -> SafeString:
+    """Icon, word and colour together."""
+    name, tone = HEALTH[word]
+    return format_html('<span class="health is-{}">{} {}</span>', tone, icon(name), word)
+
+
+@register.simple_tag
+def state(value: str, words: str) -> SafeString:
+    """A state as a badge, coloured by what it means; its words say it."""
+    tone = next((tone for tone, values in STATES.items() if value in values), "")
+    return format_html('<span class="badge {}">{}</span>', tone, words)
+
+
+@register.filter
+def short(number: int | None, unknown: str = "Not known") -> str | SafeString:
+    """48.2k with the whole number in its title; `unknown` in words where there is none."""
+    if number is None:
+        return unknown
+    words = charts.short(number)
+    return format_html('<span title="{}">{}</span>', f"{number:,}", words) if abs(number) >= 10_000 else words
+
+
+@register.filter
+def whole(number: int | None, unknown: str = "Not known") -> str:
+    return unknown if number is None else f"{number:,}"
+
+
+@register.filter
+def signed(number: int | None, unknown: str = "Not known") -> str:
+    """+3,100, −220 or ±0."""
+    if number is None:
+        return unknown
+    return "±0" if number == 0 else f"{'+' if number > 0 else '−'}{charts.short(abs(number))}"
+
+
+@register.filter
+def percent(share: float | None, unknown: str = "Not known") -> str:
+    """0.4132 → 41%. Small shares keep a digit, and something is never 0%, nor everything short of it 100%."""
+    if share is None:
+        return unknown
+    value = abs(share) * 100
+    sign = "−" if share < 0 else ""
+    if 0 < value < 0.1:
+        return f"{sign}<0.1%"
+    if 99.9 < value < 100:
+        return f"{sign}>99.9%"
+    return f"{sign}{value:.1f}%" if value < 10 and round(value, 1) % 1 else f"{sign}{value:.0f}%"
+
+
+@register.filter
+def ago(moment: datetime | int | None, never: str = "Never") -> str | SafeString:
+    """How long ago, or in how long; the exact time in the reader's zone in its title. Microseconds are taken too."""
+    if moment is None:
+        return never
+    if isinstance(moment, int):
+        moment = clock.from_us(moment)
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        moment.isoformat(timespec="seconds"),
+        exact(moment),
+        relative(moment),
+    )
+
+
+@register.filter
+def exact(moment: datetime | int | None, never: str = "Never") -> str:
+    """Tue 24 Nov 2026, 06:08 CET."""
+    if moment is None:
+        return never
+    if isinstance(moment, int):
+        moment = clock.from_us(moment)
+    return format_date(timezone.localtime(moment), "D j M Y, H:i T")
+
+
+def relative(moment: datetime) -> str:
+    seconds = (timezone.now() - moment).total_seconds()
+    future, seconds = seconds < 0, abs(seconds)
+    if seconds < 45:
+        return "in a moment" if future else "just now"
+    if seconds < 60 * 60:
+        words = f"{max(1, round(seconds / 60))} min"
+    elif seconds < 36 * 3600:
+        words = f"{round(seconds / 3600)} h"
+    elif seconds < 60 * 86400:
+        words = f"{round(seconds / 86400)} days"
+    else:
+        return format_date(timezone.localtime(moment), "j M Y")
+    return f"in {words}" if future else f"{words} ago"
+
+
+@register.filter
+def duration(seconds: float | None, unknown: str = "Not known") -> str:
+    """900 → 15 min; 7,200 → 2 h."""
+    if seconds is None:
+        return unknown
+    seconds = round(seconds, 1)
+    if seconds < 60:
+        return f"{seconds:g} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 86400 * 2:
+        return f"{seconds / 3600:.1f} h".replace(".0", "")
+    return f"{seconds / 86400:.0f} days"
+
+
+@register.filter
+def bytes_words(size: int | None) -> str:
+    if size is None:
+        return "Not known"
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size = size / 1000  # type: ignore[assignment]
+    raise AssertionError
+
+
+@register.filter
+def masked(raw: str) -> str:
+    """A refused row without its personal data."""
+    return masking.raw(raw)
+
+
+@register.filter
+def deed(entry: AuditEntry) -> str:
+    """A line of the trail in words, with what it changed where that is one small thing."""
+    words = DEEDS.get(entry.verb) or entry.verb.replace(".", " ").replace("_", " ").capitalize()
+    after = entry.after if isinstance(entry.after, dict) else {}
+    if "version" in after:
+        words = f"{words}: v{after['version']}"
+    elif "role" in after:
+        words = f"{words}: {after['role']}"
+    elif "state" in after:
+        words = f"{words}: {after['state']}"
+    return words
+
+
+@register.filter
+def may(user: Any, permission: str) -> bool:
+    return access.may(user, permission)
+
+
+@register.filter
+def who_may(permission: str) -> str:
+    return access.who_may(permission)
+
+
+@register.filter
+def initials(user: Any) -> str:
+    words = (user.name or user.email.split("@")[0]).replace(".", " ").split()
+    return "".join(word[0] for word in words[:2]).upper()
+
+
+@register.simple_tag(takes_context=True)
+def here(context: template.Context, prefix: str) -> SafeString | str:
+    """aria-current for the rail: the page itself, or one beneath it."""
+    path = context["request"].path
+    if path == prefix:
+        return format_html('aria-current="{}"', "page")
+    return format_html('aria-current="{}"', "true") if path.startswith(prefix) else ""

@@ -1,0 +1,60 @@
+"""One audience: what it means, how large it is, how it came to be so; and the buttons that act on it."""
+
+from datetime import timedelta
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_POST
+
+from audiences import page_queries
+from audiences.access import requires
+from audiences.models import Audience
+from audiences.services import audiences
+from audiences.views.page import page
+
+
+@require_GET
+@requires("audience.view")
+def audience(request: HttpRequest, key: str) -> HttpResponse:
+    row = page_queries.row(key)
+    if row is None:
+        raise Http404
+    counts = page_queries.counts(row.audience)
+    context = {
+        "row": row,
+        "audience": row.audience,
+        "chart": page_queries.size_chart(row.audience, row.days),
+        "narrow_chart": page_queries.size_chart(row.audience, row.days, narrow=True),
+        "days": [(day, count) for day, count in reversed(row.days) if count is not None],
+        "counts": counts,
+        "running": bool(counts and counts[0].state == counts[0].State.RUNNING),
+        "moved": page_queries.moved_since(row.audience, timezone.now() - timedelta(days=1)),
+        "versions": page_queries.versions(row.audience),
+        "suppressions": row.audience.excluded_by.order_by("key"),
+        "excludes": row.audience.excludes.order_by("key"),
+        "activity": page_queries.activity("audience", key),
+    }
+    return page(request, "audiences/audience.html", context, fragment=_part(request))
+
+
+@require_POST
+@requires("audience.refresh")
+def count(request: HttpRequest, key: str) -> HttpResponse:
+    """Have it counted now."""
+    found = Audience.objects.filter(key=key).first()
+    if found is None:
+        raise Http404
+    try:
+        audiences.ask_refresh(actor=request.user, audience=found)  # type: ignore[arg-type]  # signed in, by @requires
+    except audiences.AudienceRefused as refused:
+        messages.error(request, f"Not counted: {refused}.")
+    else:
+        messages.success(request, "It is being counted. This page shows the new number when it is there.")
+    return redirect("audiences:audience", key)
+
+
+def _part(request: HttpRequest) -> str:
+    """Which part htmx asks for: the numbers while a count runs."""
+    return "numbers" if request.headers.get("HX-Target") == "numbers" else ""

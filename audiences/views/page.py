@@ -1,0 +1,61 @@
+"""The one way in which views answer with HTML: the whole page, or the part of it that htmx asked for, in the reader's time zone."""
+
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.contrib import messages
+from django.core.paginator import Page, Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.template.loader import render_to_string
+from django.utils import timezone
+from django.utils.cache import patch_vary_headers
+
+from audiences.models import Workspace
+
+THEMES = ("light", "dark")
+STOP_POLLING = 286  # htmx stops asking when it gets this
+
+
+def page(
+    request: HttpRequest,
+    template: str,
+    context: dict[str, Any] | None = None,
+    *,
+    fragment: str = "",
+    status: int = 200,
+) -> HttpResponse:
+    """`template` whole; or only its partial `fragment`, with any messages beside it, when htmx asked for a part of a page."""
+    workspace = Workspace.objects.first()
+    partial = bool(fragment and wants_fragment(request))
+    values = {"workspace": workspace, "theme": theme_of(request), **(context or {})}
+    with timezone.override(zone_of(request.user, workspace)):
+        response = render(request, f"{template}#{fragment}" if partial else template, values, status=status)
+        if partial and messages.get_messages(request):
+            response.write(render_to_string("components.html#toasts", {"beside": True}, request))
+    patch_vary_headers(response, ["HX-Request", "Cookie"])
+    response["Cache-Control"] = (
+        "no-store, private"  # pages hold people's data, and a browser's cache outlives a sign-out
+    )
+    return response
+
+
+def wants_fragment(request: HttpRequest) -> bool:
+    htmx = getattr(request, "htmx", None)
+    return bool(htmx) and not htmx.boosted and not htmx.history_restore_request
+
+
+def zone_of(user: Any, workspace: Workspace | None) -> ZoneInfo:
+    name = getattr(user, "timezone", "") or (workspace.timezone if workspace else "") or "UTC"
+    return ZoneInfo(name)
+
+
+def theme_of(request: HttpRequest) -> str:
+    """`light` or `dark` as chosen; empty: as the system has it."""
+    chosen = request.COOKIES.get("theme", "")
+    return chosen if chosen in THEMES else ""
+
+
+def paginated(request: HttpRequest, rows: Any, size: int = 50) -> Page:
+    """The page that the address asks for; a number that does not exist gives the nearest that does."""
+    return Paginator(rows, size).get_page(request.GET.get("page"))

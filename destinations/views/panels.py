@@ -1,0 +1,37 @@
+"""What pages of the floor below show of this one, by address: an audience's connections, and the cells of the catalogue."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.views.decorators.http import require_GET
+
+from audiences.access import requires
+from audiences.models import Audience
+from audiences.views.page import page
+from destinations import page_queries
+
+
+@require_GET
+@requires("audience.view")
+def connections(request: HttpRequest, key: str) -> HttpResponse:
+    """An audience's connections: a page of its own, and a part of the audience's."""
+    audience = get_object_or_404(Audience.objects.select_related("live_version"), key=key)
+    context = {
+        "audience": audience,
+        "connections": page_queries.connections(audience=audience),
+        "runs": page_queries.runs(audience=key)[:8],
+    }
+    return page(request, "destinations/connections.html", context, fragment="panel")
+
+
+@require_GET
+@requires("audience.view")
+def catalog(request: HttpRequest) -> HttpResponse:
+    """The catalogue's cells of up to 100 audiences (`a`, their numbers), each swapped in by its id."""
+    numbers = [
+        int(number)
+        for number in request.GET.getlist("a")[:100]
+        if number.isascii() and number.isdigit() and len(number) < 18
+    ]
+    states = page_queries.states(numbers)
+    context = {"cells": [(number, states.get(number, [])) for number in numbers]}
+    return page(request, "destinations/catalog_cells.html", context, fragment="cells")
