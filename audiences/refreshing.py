@@ -46,6 +46,11 @@ def refresh_due(claim: jobs.Claim) -> None:
 @jobs.job("audiences.backfill", queue="compute")
 def backfill(claim: jobs.Claim) -> None:
     """Compute the past days of every audience that was first published since. Killed at any point, it goes on where it stopped."""
+    fill_in(claim)
+
+
+def fill_in(claim: jobs.Claim) -> None:
+    """See `backfill`."""
     waiting = list(
         Audience.objects.filter(backfill_until_us__isnull=False, archived_at=None, live_version__isnull=False)
         .select_related("live_version")
@@ -60,7 +65,7 @@ def backfill(claim: jobs.Claim) -> None:
     start = end - BACKFILL_DAYS * clock.DAY
     days = midnights(start if first is None else max(start, first), end) if first is not None else []
     pending = {audience.key: _Past(audience) for audience in ready}
-    engine, lists = engines.current(), refreshes.lists_now()
+    engine, lists = engines.current(), refreshes.lists_of(rules.trees.values())
     with refreshes.pinned(
         clock.now_us()
     ) as pin:  # one snapshot for all days: what depends on no moment is answered once

@@ -1,10 +1,13 @@
 """What every test may lean on, and what none may get away with."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from django.db.utils import ConnectionHandler
 from django.test import TransactionTestCase
+
+from audiences.people import engines
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -38,3 +41,10 @@ def _snapshot_reads_what_the_test_wrote(
 @pytest.fixture
 def _django_db_helper(_snapshot_reads_what_the_test_wrote: None, _django_db_helper: None) -> None:
     """pytest-django's own, with the aliases settled before it opens them."""
+
+
+@pytest.fixture(autouse=True)
+def _an_engine_that_remembers_no_other_test() -> Iterator[None]:
+    """An engine keeps hot rows by their ids, and a test that is rolled back gives its ids out again."""
+    yield
+    engines.close()

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from pyroaring import BitMap
 
@@ -22,7 +22,7 @@ from audiences.people import engines, lake
 from audiences.people.engines.base import Pinned, UnreadableLake
 from audiences.segments import evaluate, grammar
 from audiences.segments.evaluate import Computed
-from audiences.segments.tree import Node
+from audiences.segments.tree import InCustomerioSegment, InList, Node, leaves
 from audiences.services import trail
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def compute_as_of(audiences: Sequence[Audience], as_of_us: int) -> dict[str, Com
     for key, words in rules.problems.items():
         raise NothingToCount(f"{key}: {words}")
     with pinned(as_of_us) as pin:
-        return evaluate.compute(rules.trees, pin, engines.current(), lists_now())
+        return evaluate.compute(rules.trees, pin, engines.current(), lists_of(rules.trees.values()))
 
 
 @contextlib.contextmanager
@@ -122,9 +122,18 @@ def rules_of(audiences: Sequence[Audience]) -> Rules:
     return Rules(trees, problems)
 
 
-def lists_now() -> dict[str, BitMap]:
-    """The members of every list, by key."""
-    return {key: bitmaps.unpack(members) for key, members in PersonList.objects.values_list("key", "members")}
+def lists_of(trees: Iterable[Node]) -> dict[str, BitMap]:
+    """The members, now, of the lists that these rules name, as evaluate.py looks them up."""
+    named = {leaf for tree in trees for _, leaf in leaves(tree) if isinstance(leaf, InList | InCustomerioSegment)}
+    keys = [leaf.key for leaf in named if isinstance(leaf, InList)]
+    numbers = [leaf.id for leaf in named if isinstance(leaf, InCustomerioSegment)]
+    rows = PersonList.objects.filter(Q(key__in=keys) | Q(customerio_segment__in=numbers))
+    found: dict[str, BitMap] = {}
+    for key, number, packed in rows.values_list("key", "customerio_segment", "members"):
+        found[evaluate.list_key(InList(key))] = members = bitmaps.unpack(packed)
+        if number is not None:
+            found[evaluate.list_key(InCustomerioSegment(number))] = members
+    return found
 
 
 def give_up_abandoned() -> int:
@@ -168,7 +177,7 @@ def _compute(trees: Mapping[str, Node], pin: Pinned, running: Mapping[str, Refre
     """All at once; where that breaks off, one by one, so that one audience's trouble does not stop the others."""
     if not trees:
         return {}
-    engine, lists = engines.current(), lists_now()
+    engine, lists = engines.current(), lists_of(trees.values())
     try:
         return evaluate.compute(trees, pin, engine, lists)
     except UnreadableLake:
@@ -240,7 +249,7 @@ def fill(counting: Refresh, members: BitMap, previous: BitMap | None, *, keyfram
 
 def with_days(daily: Sequence[Sequence[Any]], counts: Iterable[Refresh], *, earlier: bool = False) -> list[list[Any]]:
     """The counts of the days with these added. Of one day the later count stays: these, unless they are `earlier`."""
-    known = dict(daily)
+    known = {day: count for day, count in daily}  # noqa: C416  its rows are lists, not pairs, to mypy
     added = {clock.from_us(counting.as_of_us).date().isoformat(): counting.count for counting in counts}
     days = {**added, **known} if earlier else {**known, **added}
     return [[day, days[day]] for day in sorted(days)[-DAILY_KEPT:]]
