@@ -68,6 +68,7 @@ class Sync:
     now: Clock
     sleep: Callable[[float], None]
     until: datetime  # waiting longer than this is left to a later run
+    progress: Callable[[Run], None]
     version_id: int | None = None
     failures: int = 0
     halvings: int = 0
@@ -280,6 +281,8 @@ def _settle(work: Sync, prepared: Prepared, outcome: Outcome) -> None:
         unknown=F("unknown") + count.unknown,
         batches_done=F("batches_done") + 1,
     )
+    work.run.refresh_from_db()
+    work.progress(work.run)
 
 
 def _failed(work: Sync, error: Retryable) -> None:

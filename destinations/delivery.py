@@ -38,6 +38,7 @@ def sync(
     sleep: Callable[[float], None] = time.sleep,
     patience: timedelta = PATIENCE,
     opener: Opener = registry.open,
+    progress: Callable[[Run], None] = lambda run: None,
 ) -> datetime | None:
     """Bring the run to an end, or as far as it gets; its row says how. When to take the mapping up again, if something is left.
 
@@ -50,7 +51,8 @@ def sync(
             raise Cancelled
         if mapping.blocked_reason:
             raise Stopped(mapping.blocked_reason)
-        _note(run, state=Run.State.COUNTING, started_at=now(), error="", finished_at=None)
+        if not _begin(run, now()):
+            raise ledger.Busy(now())
         counted = None if mapping.state == Mapping.State.RETIRED else wanted.count(mapping)
         if run.rehearsal:
             _rehearse(run, counted, now=now, opener=opener)
@@ -69,6 +71,7 @@ def sync(
                     now=now,
                     sleep=sleep,
                     until=now() + patience,
+                    progress=progress,
                     version_id=counted.refresh.version_id if counted else None,
                 )
                 _deliver(work, counted)
@@ -76,7 +79,9 @@ def sync(
         finally:
             ledger.release(lease)
     except ledger.Busy:
-        _note(run, state=Run.State.QUEUED)
+        Run.objects.filter(pk=run.pk, state=Run.State.COUNTING, started_at=run.started_at).update(
+            state=Run.State.QUEUED
+        )
         raise
     except (wanted.CannotCount, signals.Objection, Cancelled, Stopped, ConnectorError, ledger.LeaseLost) as error:
         return _end_badly(run, error, now())
@@ -84,6 +89,16 @@ def sync(
         words = f"A fault of ours ({type(error).__name__}); it is in the log."
         _note(run, state=Run.State.FAILED, error=words, finished_at=now())
         raise
+
+
+def _begin(run: Run, now: datetime) -> bool:
+    """Take the run, unless another worker has it."""
+    waiting = (Run.State.QUEUED, Run.State.NEEDS_APPROVAL, Run.State.INTERRUPTED)
+    fields = {"state": Run.State.COUNTING, "started_at": now, "error": "", "finished_at": None}
+    taken = Run.objects.filter(pk=run.pk, state__in=waiting).update(**fields)
+    for name, value in fields.items():
+        setattr(run, name, value)
+    return bool(taken)
 
 
 def _deliver(work: Sync, counted: wanted.Wanted | None) -> None:
@@ -155,6 +170,7 @@ def _approve(work: Sync, planned: Plan, view: View) -> None:
         _ready_audience(work, own_acts)
         for step in own_acts.batches(work.size):
             calls.say(work, step)
+    _note(run, approved_by=None, approved_at=None)  # an approval is for the number that was shown
     share = f"more than {mapping.removal_limit_percent} % of who is there"
     raise Stopped(f"It would remove {over:,} people, {share}. Somebody must approve it.", Run.State.NEEDS_APPROVAL)
 

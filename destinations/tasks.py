@@ -1,0 +1,108 @@
+"""What workers of this floor do: find due work, and call one service with an id. The work itself is in services and delivery.py."""
+
+from datetime import timedelta
+from typing import Any
+
+from celery.signals import worker_ready
+from django.db.models import Exists, F, OuterRef, Q
+from django.utils import timezone
+
+from audiences import jobs
+from audiences.models import Refresh
+from destinations import ledger, receipts
+from destinations.connectors import registry
+from destinations.connectors.base import ConnectorError
+from destinations.models import Decision, Mapping, Operation, Run
+from destinations.services import mappings, runs
+
+LOOK_EVERY = timedelta(seconds=5)
+BUSY_AGAIN = timedelta(seconds=5)
+COUNTED_TOO_LONG = timedelta(minutes=30)
+DECISIONS_KEPT = timedelta(days=7)
+
+
+@jobs.job(mappings.TASK, queue="sync")
+def sync(claim: jobs.Claim) -> None:
+    """Sync the mapping whose id is the key."""
+    mapping = Mapping.objects.select_related("audience", "destination").filter(pk=int(claim.key)).first()
+    if mapping is None:
+        jobs.stop_doing(mappings.TASK, claim.key)
+        return
+    try:
+        again = runs.perform(mapping)
+    except ledger.Busy:
+        jobs.ask(mappings.TASK, claim.key, queue="sync", after=BUSY_AGAIN)
+        return
+    if mapping.state == Mapping.State.RETIRED and runs.is_empty(mapping):
+        jobs.stop_doing(mappings.TASK, claim.key)
+    elif again is not None:
+        jobs.ask(mappings.TASK, claim.key, queue="sync", after=max(again - timezone.now(), timedelta(seconds=1)))
+
+
+@jobs.job("destinations.receipts", queue="sync")
+def fetch_receipts(claim: jobs.Claim) -> None:
+    """Ask platforms what became of calls whose outcome comes later."""
+    due = Operation.objects.filter(state=Operation.State.SUBMITTED, poll_at__lte=timezone.now())
+    for operation in due.select_related("mapping__destination").order_by("poll_at")[:200]:
+        destination = operation.mapping.destination
+        try:
+            with registry.open(destination) as connector:
+                settle = timedelta(seconds=connector.capabilities.settle_seconds)
+                receipts.ask(operation, connector, settle=settle, now=timezone.now())
+        except ConnectorError:  # nothing can be asked there; the destination's check says why
+            Operation.objects.filter(pk=operation.pk).update(poll_at=timezone.now() + receipts.LONGEST)
+        claim.renew()
+
+
+@jobs.job("destinations.look", queue="sync")
+def look(claim: jobs.Claim) -> None:
+    """Find what is due and nobody has asked for: dead workers' calls, unknown outcomes, fresh counts, ended freezes."""
+    now = timezone.now()
+    mappings.thaw(now=now)
+    _see_to_the_dead()
+    sends = Mapping.objects.filter(state__in=runs.SENDS, blocked_reason="")
+    unknown = Operation.objects.filter(mapping=OuterRef("pk"), open=True, reassert_at__lte=now)
+    counted = Refresh.objects.filter(
+        audience=OuterRef("audience"),
+        state=Refresh.State.DONE,
+        cause__in=(Refresh.Cause.SCHEDULE, Refresh.Cause.PUBLISH, Refresh.Cause.MANUAL),
+        pk__gt=OuterRef("ledger__refresh"),
+    )
+    running = Run.objects.filter(mapping=OuterRef("pk"), state__in=runs.ACTIVE)
+    due = sends.filter(Exists(unknown) | Exists(counted)).exclude(Exists(running)).values_list("pk", flat=True)
+    for pk in due:
+        jobs.ask(mappings.TASK, pk, queue="sync")
+    Decision.objects.filter(created_at__lt=now - DECISIONS_KEPT, seq__lte=F("mapping__ledger__change_seq")).delete()
+
+
+def _see_to_the_dead() -> None:
+    """Runs whose worker has died are interrupted, and what it left in flight becomes unknown."""
+    now = timezone.now()
+    active = Q(state__in=runs.ACTIVE, rehearsal=False)
+    for run in Run.objects.filter(active).select_related("mapping__destination"):
+        counting = run.state == Run.State.COUNTING  # nobody has a lease while counting
+        if counting and run.started_at and run.started_at > now - COUNTED_TOO_LONG:
+            continue
+        if not ledger.holds(run.mapping_id, ledger.BULK, now=now):
+            words = "Its worker stopped; it is taken up again."
+            ended = Run.objects.filter(active, pk=run.pk, started_at=run.started_at)
+            ended.update(state=Run.State.INTERRUPTED, error=words, finished_at=now)
+            if run.mapping.state in runs.SENDS:
+                jobs.ask(mappings.TASK, run.mapping_id, queue="sync")
+    prepared = Operation.objects.filter(state=Operation.State.PREPARED).values(
+        "mapping_id", "lane", "mapping__destination__kind"
+    )
+    for row in prepared.distinct():
+        if (
+            not ledger.holds(row["mapping_id"], row["lane"], now=now)
+            and row["mapping__destination__kind"] in registry.CONNECTORS
+        ):
+            settle = registry.CONNECTORS[row["mapping__destination__kind"]].capabilities.settle_seconds
+            ledger.reap(row["mapping_id"], row["lane"], settle=timedelta(seconds=settle), now=now)
+
+
+@worker_ready.connect
+def keep_going(**_: Any) -> None:
+    """A worker that starts makes sure that the standing jobs are asked for; asking again changes nothing."""
+    jobs.keep_doing("destinations.look", "", every=LOOK_EVERY, queue="sync")
+    jobs.keep_doing("destinations.receipts", "", every=LOOK_EVERY, queue="sync")
