@@ -56,6 +56,10 @@ class OutcomeUnknown(ConnectorError):
     """It may or may not have been applied: a timeout, a dropped connection, a success that could not be understood."""
 
 
+# (code, words) of a person whose every identifier was empty after normalising: named in `rejected`, never sent.
+UNMATCHABLE = ("no_identifier", "None of the identifiers of this connection could be sent.")
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     label: str

@@ -14,6 +14,7 @@ from django import forms
 from destinations import identifiers
 from destinations.connectors import http
 from destinations.connectors.base import (
+    UNMATCHABLE,
     Account,
     Capabilities,
     Connector,
@@ -39,7 +40,6 @@ SCHEMA = {
     "zip": "ZIP",
     "country": "COUNTRY",
 }
-UNMATCHABLE = ("no_identifier", "None of the identifiers of this connection could be sent.")
 
 # Body codes, as Meta's and its SDKs' pages give them. Subcodes win over codes.
 _THROTTLED = {4, 17, 32, 341, 613, *range(80000, 80015)}

@@ -7,10 +7,16 @@ from typing import Any, Protocol
 from destinations import secrets
 from destinations.connectors import http
 from destinations.connectors.base import Account, Connector, Misconfigured
+from destinations.connectors.google import Google
 from destinations.connectors.meta import Meta
+from destinations.connectors.openlist import OpenList
+from destinations.connectors.webhook import Webhook
 
 CONNECTORS: Mapping[str, type[Connector]] = {
     "meta": Meta,
+    "google": Google,
+    "webhook": Webhook,
+    "openlist": OpenList,
 }
 
 

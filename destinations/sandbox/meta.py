@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from destinations.sandbox.store import KINDS, Audience, Row, Store, stored
-from destinations.sandbox.web import Call, Request, Response, answer, perform
+from destinations.sandbox.web import Call, Request, Response, Wish, answer, perform
 
 MOST_ROWS = 10_000
 _KIND = {"EMAIL": "email", "PHONE": "phone", "EXTERN_ID": "external_id", "MADID": "mobile_ad_id"}
@@ -198,8 +198,8 @@ class Meta:
         if any(not isinstance(row, list) or len(row) != len(schema) for row in data):
             return _error(100, "Data is missing or does not match schema", 1870069)
 
-        def work(refused: Collection[int]) -> Response:
-            rows, invalid = _rows(schema, data, refused)
+        def work(wish: Wish) -> Response:
+            rows, invalid = _rows(schema, data, wish.refused)
             (self.store.remove if method == "DELETE" else self.store.add)(audience, rows)
             told = {
                 "audience_id": audience.id,

@@ -12,10 +12,13 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from destinations.sandbox.control_api import ControlApi
+from destinations.sandbox.google import Google
 from destinations.sandbox.meta import Meta
+from destinations.sandbox.openlist import OpenList
 from destinations.sandbox.pages import Pages
 from destinations.sandbox.store import Store
 from destinations.sandbox.web import Drop, Request, Response, Room, answer
+from destinations.sandbox.webhook import Webhook
 
 MOST_BYTES = 64 * 1024 * 1024
 
@@ -25,7 +28,14 @@ class App:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.rooms: list[Room] = [Meta(store), ControlApi(store), Pages(store)]
+        self.rooms: list[Room] = [
+            Meta(store),
+            Google(store),
+            OpenList(store),
+            Webhook(store),
+            ControlApi(store),
+            Pages(store),
+        ]
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         length = int(environ.get("CONTENT_LENGTH") or 0)

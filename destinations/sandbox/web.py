@@ -105,22 +105,35 @@ class Platform(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a dial wants of a call that is otherwise done."""
+
+    refused: Collection[int] = ()  # rows, by index
+    seconds: float | None = None  # how long its receipt is pending
+    failure: str = ""  # why its receipt says that all of it failed
+
+
+NO_WISH = Wish()
+Work = Callable[[Wish], Response]
+
+
 def perform(
     platform: Platform,
     store: Store,
     request: Request,
     call: Call,
-    work: Callable[[Collection[int]], Response],
+    work: Work,
     values: Callable[[], Collection[str]] = tuple,
 ) -> Response:
-    """Do the call's `work`, unless a dial wants it otherwise, and log it. `work` is given the rows that it shall refuse."""
+    """Do the call's `work`, unless a dial wants it otherwise, and log it. `values` are what a poisonous one is sought among."""
     at = time.time()
     audience = call.audience.id if call.audience else ""
     is_late = "x-sandbox-late" in request.headers
     dial = None if is_late else store.take_dial(platform.name, call.account, call.op, audience)
     status = 0
     try:
-        response = work(()) if dial is None else _dialled(platform, store, request, call, work, values, dial)
+        response = work(NO_WISH) if dial is None else _dialled(platform, store, request, call, work, values, dial)
         status = response.status
         return response
     finally:
@@ -141,7 +154,7 @@ def _dialled(
     store: Store,
     request: Request,
     call: Call,
-    work: Callable[[Collection[int]], Response],
+    work: Work,
     values: Callable[[], Collection[str]],
     dial: Dial,
 ) -> Response:
@@ -154,10 +167,10 @@ def _dialled(
         case "hang":
             time.sleep(float(params.get("seconds", 60)))
             if params.get("apply", False):
-                return work(())
+                return work(NO_WISH)
             raise Drop
         case "drop":  # applied, and nobody hears of it
-            work(())
+            work(NO_WISH)
             raise Drop
         case "late":  # nobody hears of it, and it is applied later
             again = Request(request.method, request.target, {**request.headers, "x-sandbox-late": "1"}, request.body)
@@ -165,18 +178,22 @@ def _dialled(
             raise Drop
         case "garbled":
             if params.get("apply", True):
-                work(())
+                work(NO_WISH)
             return Response(200, b"<html><body>It works!</body></html>", (("Content-Type", "text/html"),))
         case "partial":
-            return work(_chosen(params, call.rows))
+            return work(Wish(refused=_chosen(params, call.rows)))
         case "poison":
             poison = set(params.get("values", ()))
-            return platform.refused(call, "poison") if poison.intersection(values()) else work(())
+            return platform.refused(call, "poison") if poison.intersection(values()) else work(NO_WISH)
         case "small_removals":
             people = store.sizes(call.audience)[0] if call.audience else 0
             if call.op == "remove" and people - call.rows < int(params.get("below", 100)):
                 return platform.refused(call, "too_small")
-            return work(())
+            return work(NO_WISH)
+        case "processing":
+            return work(Wish(seconds=float(params.get("seconds", 5))))
+        case "fail":
+            return work(Wish(failure=str(params.get("reason", "PROCESSING_ERROR_REASON_INTERNAL_ERROR"))))
         case "refuse":
             return platform.refused(call, str(params["why"]))
     raise ValueError(f"no dial {dial.action}")

@@ -1,0 +1,539 @@
+"""Google Ads customer lists over the Data Manager API. Translation only; its receipts come later, by `poll`.
+
+One list holds one type of data, fixed when the list is made, so a destination is of one type.
+"""
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import httpx
+import orjson
+import pyarrow as pa
+from django import forms
+
+from destinations import identifiers
+from destinations.connectors import http
+from destinations.connectors.base import (
+    UNMATCHABLE,
+    Account,
+    Capabilities,
+    Connector,
+    ConnectorError,
+    Misconfigured,
+    OutcomeUnknown,
+    Push,
+    Receipt,
+    Rejected,
+    RemoteAudience,
+    Retryable,
+)
+
+TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
+MEMBERSHIP = "46656000s"  # 540 days, the longest there is
+MOST_IDENTIFIERS = 10
+
+# upload key type → the kinds of ours that make it up
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "CONTACT_ID": ("email", "phone", "first_name", "last_name", "zip", "country"),
+    "USER_ID": ("external_id",),
+}
+_ADDRESS = ("first_name", "last_name", "country", "zip")
+_MATCHED_PERCENT = re.compile(r"MATCH_RATE_RANGE_(?:LESS_THAN_(?P<below>\d+)|(?P<low>\d+)_TO_(?P<high>\d+))")
+_MEMBER_FIELD = re.compile(r"audience_?members\[(\d+)\]", re.IGNORECASE)
+_GONE = {"INVALID_USER_LIST_ID", "NOT_FOUND"}
+_TERMS = {"TERMS_AND_CONDITIONS_NOT_SIGNED"}
+
+
+class GoogleForm(forms.Form):
+    """What Google needs to know of a Google Ads account."""
+
+    account_id = forms.RegexField(
+        r"^[\s\d-]{1,20}$", label="Google Ads account", help_text="The customer id, such as 123-456-7890."
+    )
+    login_account_id = forms.RegexField(
+        r"^[\s\d-]{1,20}$",
+        required=False,
+        label="Manager account",
+        help_text="Only where access goes through a manager account.",
+    )
+    upload_key_type = forms.ChoiceField(
+        choices=[("CONTACT_ID", "E-mail, phone, name and address"), ("USER_ID", "Your own user ids")],
+        required=False,
+        label="What lists are made of",
+    )
+    consent = forms.ChoiceField(
+        choices=[("CONSENT_GRANTED", "Granted: only people who may be sent are sent"), ("NOT_SAID", "Say nothing")],
+        required=False,
+        label="Consent told to Google",
+    )
+    access_token = forms.CharField(
+        required=False,
+        label="Access token",
+        widget=forms.PasswordInput(render_value=False),
+        help_text="Or the three fields below, which do not end after an hour.",
+    )
+    client_id = forms.CharField(required=False, label="OAuth client id", widget=forms.PasswordInput(render_value=False))
+    client_secret = forms.CharField(
+        required=False, label="OAuth client secret", widget=forms.PasswordInput(render_value=False)
+    )
+    refresh_token = forms.CharField(
+        required=False, label="OAuth refresh token", widget=forms.PasswordInput(render_value=False)
+    )
+
+    def clean_account_id(self) -> str:
+        return _digits(self.cleaned_data["account_id"])
+
+    def clean_login_account_id(self) -> str:
+        return _digits(self.cleaned_data["login_account_id"])
+
+
+class Google(Connector):
+    """One Google Ads account."""
+
+    kind: ClassVar[str] = "google"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        label="Google Ads",
+        purposes=("retargeting", "suppression", "lookalike"),
+        identifiers={
+            "email": "E-mail",
+            "phone": "Phone",
+            "first_name": "First name (with last name, country and postal code)",
+            "last_name": "Last name (with first name, country and postal code)",
+            "country": "Country (with names and postal code)",
+            "zip": "Postal code (with names and country)",
+            "external_id": "Your own user id (in lists of its own)",
+        },
+        batch_size=10_000,
+        calls_per_minute=240,  # of 300 a minute for a whole project
+        base_url="https://datamanager.googleapis.com",
+        can_validate=True,
+        receipts=True,
+    )
+    config_form: ClassVar[type[forms.Form]] = GoogleForm
+    secret_fields: ClassVar[tuple[str, ...]] = ("access_token", "client_id", "client_secret", "refresh_token")
+
+    def __init__(self, account: Account, client: httpx.Client) -> None:
+        super().__init__(account, client)
+        self._id = _digits(str(account.config.get("account_id", "")))
+        self._login = _digits(str(account.config.get("login_account_id") or ""))
+        self._type = str(account.config.get("upload_key_type") or "CONTACT_ID")
+
+    @classmethod
+    def account_key(cls, config: Mapping[str, Any]) -> str:
+        return f"google:{_digits(str(config.get('account_id', '')))}"
+
+    def check(self) -> str:
+        answer = self._object(self._call("GET", self._lists(), params={"pageSize": "1"}))
+        lists = answer.get("userLists", [])
+        if not isinstance(lists, list):
+            raise Misconfigured("Google answered with something that is no list of audiences.")
+        lasting = (
+            "the token renews itself"
+            if self.account.credentials.get("refresh_token")
+            else "the token ends within the hour"
+        )
+        return f"Connected to Google Ads {_dashed(self._id)}; may read its lists; {lasting}."
+
+    def create(self, name: str, description: str) -> str:
+        info: dict[str, Any] = {"uploadKeyTypes": [self._type]}
+        if self._type == "CONTACT_ID":
+            info["contactIdInfo"] = {"dataSourceType": "DATA_SOURCE_TYPE_FIRST_PARTY"}
+        body = {
+            "displayName": name,
+            "description": description or name,
+            "membershipStatus": "OPEN",
+            "membershipDuration": MEMBERSHIP,
+            "ingestedUserListInfo": info,
+        }
+        response = self._call("POST", self._lists(), body)
+        remote_id = str(self._object(response).get("id", ""))
+        if not _is_id(remote_id):
+            raise http.not_understood(response)
+        return remote_id
+
+    def describe(self, remote_id: str) -> RemoteAudience:
+        answer = self._object(self._call("GET", self._lists(remote_id)))
+        sizes, info = answer.get("sizeInfo") or {}, answer.get("ingestedUserListInfo") or {}
+        display, search = (
+            _number(sizes.get(name)) for name in ("displayNetworkMembersCount", "searchNetworkMembersCount")
+        )
+        known = [size for size in (display, search) if size is not None]
+        percent = _number((info.get("contactIdInfo") or {}).get("matchRatePercentage"))
+        words = [f"{percent} % matched"] if percent is not None else []
+        words += [
+            f"{size:,} on {where}" for size, where in ((display, "Display"), (search, "Search")) if size is not None
+        ]
+        status = str(answer.get("membershipStatus", ""))
+        return RemoteAudience(
+            remote_id=remote_id,
+            name=str(answer.get("displayName", "")),
+            state=status.capitalize(),
+            usable=status != "CLOSED" and not answer.get("readOnly", False),
+            matched_low=min(known, default=None),
+            matched_high=max(known, default=None),
+            matched_words="; ".join(words) or "Google does not say",
+            at=datetime.now(UTC),
+        )
+
+    def rename(self, remote_id: str, name: str) -> None:
+        response = self._call(
+            "PATCH", self._lists(remote_id), {"displayName": name}, params={"updateMask": "displayName"}
+        )
+        if self._object(response).get("displayName") != name:
+            raise http.not_understood(response)
+
+    def push(self, push: Push) -> Receipt:
+        body, numbers, empty = self._body(push)
+        warnings = self._left_out(push)
+        if not numbers:
+            return Receipt(accepted=True, rejected=empty, received=0, warnings=warnings)
+        verb = "ingest" if push.kind == "add" else "remove"
+        response = self._call("POST", f"/v1/audienceMembers:{verb}", body, numbers=numbers)
+        answer = self._object(response)
+        request_id = answer.get("requestId", "")
+        if not isinstance(request_id, str) or not (request_id or push.validate_only):
+            raise http.not_understood(response)
+        return Receipt(
+            accepted=True,
+            request_id=request_id,
+            pending=not push.validate_only,
+            rejected=empty,
+            received=len(numbers),
+            warnings=warnings + _field_warnings(answer),
+            http_status=response.status_code,
+        )
+
+    def poll(self, request_id: str) -> Receipt:
+        response = self._call("GET", "/v1/requestStatus:retrieve", params={"requestId": request_id})
+        told = self._object(response).get("requestStatusPerDestination")
+        if not isinstance(told, list) or len(told) != 1 or not isinstance(told[0], dict):
+            raise http.not_understood(response)
+        status, errors = told[0].get("requestStatus"), _error_counts(told[0])
+        reasons = tuple(f"{reason}: {count}" for reason, count in errors.items())
+        if status == "PROCESSING":
+            return Receipt(accepted=True, request_id=request_id, pending=True, http_status=response.status_code)
+        if status in ("FAILED", "FAILURE"):
+            raise http.told(
+                Rejected(f"Google refused the whole call ({', '.join(reasons)}).", code=", ".join(errors)), response
+            )
+        detail = _detail(told[0])
+        records = _number(detail.get("recordCount"))
+        if status not in ("SUCCESS", "PARTIAL_SUCCESS") or records is None:
+            raise http.not_understood(response)
+        refused = sum(errors.values())
+        if status == "PARTIAL_SUCCESS" and not 0 < refused <= records:
+            raise http.not_understood(response)
+        low, high = matched_range(str(detail.get("uploadMatchRateRange", "")), records)
+        return Receipt(
+            accepted=True,
+            request_id=request_id,
+            rejected_unnamed=refused if status == "PARTIAL_SUCCESS" else 0,
+            received=records,
+            matched_low=low,
+            matched_high=high,
+            warnings=reasons,
+            http_status=response.status_code,
+        )
+
+    def masked_payload(self, push: Push) -> str:
+        body, numbers, _ = self._body(push)
+        members = [_masked(member) for member in body["audienceMembers"][:3]]
+        if len(numbers) > 3:
+            members.append(f"… and {len(numbers) - 3:,} more")
+        return orjson.dumps({**body, "audienceMembers": members}, option=orjson.OPT_INDENT_2).decode()
+
+    # --- Building
+
+    def _kinds(self, push: Push) -> tuple[str, ...]:
+        """The identifiers of the push that this destination's lists are made of. An address is only sent whole."""
+        kinds = tuple(kind for kind in push.identifiers if kind in KINDS.get(self._type, ()))
+        if not set(_ADDRESS) <= set(kinds):
+            kinds = tuple(kind for kind in kinds if kind not in _ADDRESS)
+        if not kinds:
+            raise Misconfigured(
+                "None of this connection's identifiers fits the lists of this destination: "
+                f"they take {', '.join(KINDS.get(self._type, ()))}, and names and addresses only together."
+            )
+        return kinds
+
+    def _left_out(self, push: Push) -> tuple[str, ...]:
+        out = [kind for kind in push.identifiers if kind not in self._kinds(push)]
+        return (f"Not sent, as lists of this destination do not take them: {', '.join(out)}",) if out else ()
+
+    def _body(self, push: Push) -> tuple[dict[str, Any], list[int], dict[int, tuple[str, str]]]:
+        """The call's body, whom it carries in its order, and the identities that have nothing to send."""
+        kinds = self._kinds(push)
+        table = identifiers.hashed(push.people, {kind: identifiers.GOOGLE[kind] for kind in kinds})
+        members: list[dict[str, Any]] = []
+        numbers: list[int] = []
+        empty: list[int] = []
+        for number, data in _data(table, kinds):
+            if data is None:
+                empty.append(number)
+            else:
+                members.append({"destinationReferences": ["list"], **data})
+                numbers.append(number)
+        destination: dict[str, Any] = {
+            "reference": "list",
+            "operatingAccount": {"accountType": "GOOGLE_ADS", "accountId": self._id},
+            "productDestinationId": self._remote(push.remote_id),
+        }
+        if self._login:
+            destination["loginAccount"] = {"accountType": "GOOGLE_ADS", "accountId": self._login}
+        body: dict[str, Any] = {"destinations": [destination], "audienceMembers": members, "encoding": "HEX"}
+        if push.validate_only:
+            body["validateOnly"] = True
+        if push.kind == "add":
+            body["termsOfService"] = {"customerMatchTermsOfServiceStatus": "ACCEPTED"}
+            if (self.account.config.get("consent") or "CONSENT_GRANTED") == "CONSENT_GRANTED":
+                body["consent"] = {"adUserData": "CONSENT_GRANTED", "adPersonalization": "CONSENT_GRANTED"}
+        return body, numbers, dict.fromkeys(empty, UNMATCHABLE)
+
+    def _lists(self, remote_id: str | None = None) -> str:
+        base = f"/v1/accountTypes/GOOGLE_ADS/accounts/{self._id}/userLists"
+        return base if remote_id is None else f"{base}/{self._remote(remote_id)}"
+
+    def _remote(self, remote_id: str) -> str:
+        if not _is_id(remote_id):
+            raise Misconfigured("A list's id at Google is a number.", code="audience_gone")
+        return remote_id
+
+    # --- Calling
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        numbers: list[int] | None = None,
+    ) -> httpx.Response:
+        """The answer of a call that went well. A token that ended meanwhile is renewed once: a 401 applied nothing."""
+        for attempt in (1, 2):
+            token = _access_token(self.account, self.client)
+            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+            if self._login:
+                headers["login-account"] = f"accountTypes/GOOGLE_ADS/accounts/{self._login}"
+            content = None if body is None else orjson.dumps(body)
+            response = self.client.request(method, path, content=content, params=params, headers=headers)
+            if response.is_success:
+                return response
+            if response.status_code != 401 or attempt == 2 or not _forget_token(self.account, token):
+                break
+        raise http.told(_verdict(response, numbers or [], self._id), response)
+
+    def _object(self, response: httpx.Response) -> Mapping[str, Any]:
+        answer = http.json_object(response)
+        if "error" in answer:
+            raise http.not_understood(response)
+        return answer
+
+
+def matched_range(said: str, records: int) -> tuple[int | None, int | None]:
+    """How many of `records` a match-rate range means: shares in [20 %, 31 %) and so on, [91 %, 100 %] the last. None: not said."""
+    found = _MATCHED_PERCENT.fullmatch(said)
+    if found is None:
+        return None, None
+    low = int(found["low"] or 0)
+    end = int(found["below"]) if found["below"] else int(found["high"]) + 1
+    at_least = -(-low * records // 100)
+    at_most = records if end > 100 else max(-(-end * records // 100) - 1, at_least)
+    return at_least, at_most
+
+
+def _data(table: pa.Table, kinds: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """(identity_no, the member's data), None where there is nothing to send."""
+    columns = {kind: table.column(kind).to_pylist() for kind in kinds}
+    numbers = table.column("identity_no").to_pylist()
+    if "external_id" in columns:
+        for number, own in zip(numbers, columns["external_id"], strict=True):
+            yield number, {"userIdData": {"userId": own}} if own else None
+        return
+    nobody = [None] * len(numbers)
+    emails, phones = columns.get("email", nobody), columns.get("phone", nobody)
+    address = [columns.get(kind, nobody) for kind in _ADDRESS]
+    for number, email, phone, first, last, country, code in zip(numbers, emails, phones, *address, strict=True):
+        found: list[dict[str, Any]] = []
+        if email:
+            found.append({"emailAddress": email})
+        if phone:
+            found.append({"phoneNumber": phone})
+        if first and last and country and code:
+            found.append(
+                {"address": {"givenName": first, "familyName": last, "regionCode": country, "postalCode": code}}
+            )
+        yield number, {"userData": {"userIdentifiers": found[:MOST_IDENTIFIERS]}} if found else None
+
+
+def _masked(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _masked(inner, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_masked(inner, key) for inner in value]
+    return value if key == "destinationReferences" else identifiers.masked(str(value))
+
+
+# --- Understanding answers
+
+
+def _verdict(response: httpx.Response, numbers: list[int], account: str) -> ConnectorError:
+    """By status and reason. Google's own words are not passed on: they may repeat what was sent."""
+    try:
+        answer = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        answer = None
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(error, dict):
+        return http.refusal(response)
+    details = [detail for detail in error.get("details") or [] if isinstance(detail, dict)]
+    reasons = [str(detail["reason"]) for detail in details if "reason" in detail]
+    reason = next(iter(reasons), str(error.get("status", "")))
+    if not re.fullmatch(r"[A-Z0-9_]{1,100}", reason):
+        reason = str(response.status_code)
+    status = response.status_code
+    if status == 429:
+        return Retryable(
+            f"Google asks for fewer calls ({reason}).", after=_retry_delay(details, response), throttled=True
+        )
+    if status == 401:
+        return Misconfigured(f"Google does not accept the credentials ({reason}). Reconnect.", code="reconnect")
+    if reason in _GONE:
+        return Misconfigured(f"Google knows no such list in {_dashed(account)} ({reason}).", code="audience_gone")
+    if reason in _TERMS:
+        words = f"Google's Customer Match terms are not accepted in {_dashed(account)}: an admin accepts them in Audience manager."
+        return Misconfigured(words, code="terms")
+    if reason == "DISPLAY_NAME_ALREADY_USED":
+        return Misconfigured("Google has another list of that name: adopt it by its id, or choose another name.")
+    if status == 403:
+        return Misconfigured(f"Google does not allow this ({reason}).", code="permission")
+    if status == 503:
+        return Retryable(f"Google is not available ({reason}).", after=_retry_delay(details, response))
+    if status >= 500:
+        return OutcomeUnknown(f"Google failed without saying whether it had applied the call ({reason}).")
+    return Rejected(f"Google refused the call's content ({reason}).", code=reason, rows=_named_rows(details, numbers))
+
+
+def _named_rows(details: list[dict[str, Any]], numbers: list[int]) -> dict[int, tuple[str, str]]:
+    """The identities at which Google pointed: a single bad member fails the whole call, and applies none of it."""
+    rows = {}
+    for detail in details:
+        for violation in detail.get("fieldViolations") or []:
+            found = _MEMBER_FIELD.search(str(violation.get("field", "")))
+            if found and int(found[1]) < len(numbers):
+                reason = str(violation.get("reason") or "INVALID")[:80]
+                rows[numbers[int(found[1])]] = (reason, f"Google found this person's identifiers invalid ({reason}).")
+    return rows
+
+
+def _retry_delay(details: list[dict[str, Any]], response: httpx.Response) -> float | None:
+    for detail in details:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay", "")))
+        if found:
+            return min(float(found[1]), http.LONGEST_PAUSE)
+    return http.pause(response)
+
+
+def _error_counts(told: Mapping[str, Any]) -> dict[str, int]:
+    """Reason → records, of a receipt."""
+    info = told.get("errorInfo")
+    counts = info.get("errorCounts") if isinstance(info, dict) else None
+    return {
+        str(each.get("reason", ""))[:80]: _number(each.get("recordCount")) or 0
+        for each in counts or []
+        if isinstance(each, dict)
+    }
+
+
+def _detail(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The counts of a receipt, whichever type of data they are of."""
+    outer = told.get("audienceMembersIngestionStatus") or told.get("audienceMembersRemovalStatus") or {}
+    inner = next((value for value in outer.values() if isinstance(value, dict)), {}) if isinstance(outer, dict) else {}
+    return inner
+
+
+def _field_warnings(answer: Mapping[str, Any]) -> tuple[str, ...]:
+    warnings = answer.get("fieldWarnings")
+    if not isinstance(warnings, list) or not warnings:
+        return ()
+    reasons = {str(warning.get("reason", "")) for warning in warnings if isinstance(warning, dict)}
+    return (f"{len(warnings)} warnings of Google's: {', '.join(sorted(reasons))}"[:300],)
+
+
+def _number(value: object) -> int | None:
+    """A count; Google's JSON writes 64-bit numbers as text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None
+
+
+def _is_id(text: str) -> bool:
+    return bool(re.fullmatch(r"[0-9]{1,32}", text))
+
+
+def _digits(text: str) -> str:
+    return re.sub(r"[^0-9]", "", text)
+
+
+def _dashed(account: str) -> str:
+    return f"{account[:3]}-{account[3:6]}-{account[6:]}" if len(account) == 10 else account
+
+
+# --- Tokens, kept by each process until a minute before they end
+
+_tokens: dict[str, tuple[str, float]] = {}
+_tokens_lock = threading.Lock()
+
+
+def _access_token(account: Account, client: httpx.Client) -> str:
+    """The token to call with: the one given, or one that the refresh token earns."""
+    refresh = account.credentials.get("refresh_token")
+    if not refresh:
+        return account.credentials.get("access_token", "")
+    key = _token_key(account)
+    with _tokens_lock:  # whoever waits here finds the other's token
+        token, ends = _tokens.get(key, ("", 0.0))
+        if ends < time.monotonic():
+            token, seconds = _renew(account, client)
+            _tokens[key] = (token, time.monotonic() + seconds - 60)
+        return token
+
+
+def _forget_token(account: Account, token: str) -> bool:
+    """Whether another token can be had in the place of one that was refused."""
+    if not account.credentials.get("refresh_token"):
+        return False
+    with _tokens_lock:
+        if _tokens.get(_token_key(account), ("",))[0] == token:
+            del _tokens[_token_key(account)]
+    return True
+
+
+def _renew(account: Account, client: httpx.Client) -> tuple[str, float]:
+    given = {name: account.credentials.get(name, "") for name in ("client_id", "client_secret", "refresh_token")}
+    own = account.base_url.rstrip("/") == Google.capabilities.base_url
+    url = TOKEN_URL if own else f"{account.base_url.rstrip('/')}/token"
+    response = client.post(url, data={"grant_type": "refresh_token", **given})
+    if response.status_code in (400, 401):
+        raise http.told(
+            Misconfigured("Google no longer accepts the refresh token. Reconnect.", code="reconnect"), response
+        )
+    if not response.is_success:
+        raise http.refusal(response)
+    answer = http.json_object(response)
+    token, seconds = answer.get("access_token"), answer.get("expires_in")
+    if not isinstance(token, str) or not token or not isinstance(seconds, int | float):
+        raise http.not_understood(response)
+    return token, float(seconds)
+
+
+def _token_key(account: Account) -> str:
+    secret = "\n".join(
+        (account.base_url, *(account.credentials.get(name, "") for name in ("client_id", "refresh_token")))
+    )
+    return hashlib.sha256(secret.encode()).hexdigest()
