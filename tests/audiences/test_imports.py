@@ -1,5 +1,6 @@
 """Files are taken in whole: each row once, or set aside with where and why."""
 
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
@@ -8,10 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from django.core.management import CommandError, call_command
+from hypothesis import given
+from hypothesis import strategies as st
 
 from audiences.models import EventName, Identity, ImportFile, LakeFile, Profile, PropertyName, RefusedRow
 from audiences.people import imports, lake
 from audiences.people.lake import files
+from audiences.people.normalise import moment_of
 
 pytestmark = pytest.mark.django_db
 
@@ -195,3 +199,19 @@ def test_the_command_fails_with_one_line_on_a_file_it_cannot_read(file, content)
     with pytest.raises(CommandError) as failure:
         call_command("import_profiles", str(file(content)), "--map", "id=who")
     assert len(str(failure.value).splitlines()) == 1
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2100, 1, 1)).map(datetime.isoformat),
+            st.dates(min_value=date(1970, 1, 1), max_value=date(2100, 1, 1)).map(date.isoformat),
+            st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
+            st.integers(0, 10**10).map(str),
+            st.text(alphabet="0123456789-:TZ+. ", max_size=25),
+        ),
+        max_size=4,
+    )
+)
+def test_moments_read_at_once_are_those_read_one_by_one(values):
+    assert imports._moments(values) == [moment_of(value) for value in values]
