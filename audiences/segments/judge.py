@@ -121,7 +121,7 @@ def _holds(leaf: Leaf, person: Person, as_of_us: int) -> bool:
             times = sum(1 for _ in _occurrences(person, event, window, where, as_of_us))
             return times >= count.low and (count.high is None or times <= count.high)
         case KnownFor(duration):
-            return _known_since(person, as_of_us) <= as_of_us - duration
+            return _known_since(person) <= as_of_us - duration
         case Measured():
             return _measures(leaf, person, as_of_us)
         case Moment(event, which, op, values, window, where):
@@ -137,8 +137,9 @@ def _holds(leaf: Leaf, person: Person, as_of_us: int) -> bool:
             raise ValueError(f"the rule still refers to the audience {key}; resolve it first")
 
 
-def _known_since(person: Person, as_of_us: int) -> int:
-    return min([person.created_us, *(event.time_us for event in person.events if event.time_us <= as_of_us)])
+def _known_since(person: Person) -> int:
+    """What lies after as_of needs no leaving out: it cannot make anybody older than as_of."""
+    return min([person.created_us, *(event.time_us for event in person.events)])
 
 
 def _occurrences(

@@ -314,6 +314,21 @@ def test_the_canonical_form_is_sorted_compact_and_in_the_largest_units():
     assert sha256(parse({"list": "staff"})) == "c13074e4636b9b284022be30ccd15151668b8d36623e1c13b60f2b95e1defef5"
 
 
+@pytest.mark.parametrize(
+    ("given_count", "written"),
+    [
+        ({"at_least": 1}, None),
+        ({"at_least": 2}, {"at_least": 2}),
+        ({"between": [2, 2]}, {"exactly": 2}),
+        ({"between": [0, 2]}, {"at_most": 2}),
+        ({"between": [1, 2]}, {"between": [1, 2]}),
+        ({"at_most": 0}, {"exactly": 0}),
+    ],
+)
+def test_a_count_is_written_in_its_plainest_form(given_count, written):
+    assert to_json(parse({"event": "buy", "count": given_count})).get("count") == written
+
+
 @given(trees())
 def test_what_is_written_is_read_as_the_same_tree(tree):
     written = to_json(tree)
