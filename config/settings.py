@@ -94,7 +94,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "django_structlog.middlewares.RequestMiddleware",
+    "config.middleware.RequestMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 TEMPLATES = [
@@ -208,7 +208,7 @@ LOGGING = {
         "httpx": {"level": "WARNING"},  # its INFO lines carry whole URLs
         "httpcore": {"level": "WARNING"},
         "django_structlog": {"level": "WARNING"},
-        "django.request": {"level": "ERROR"},
+        "django.request": {"level": "CRITICAL"},  # its lines carry whole addresses; config/middleware.py logs requests
         "celery": {"level": "WARNING"},
     },
 }

@@ -3,12 +3,13 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from audiences.management.base import RollcallCommand
 from audiences.services import api_keys
 
 
-class Command(BaseCommand):
+class Command(RollcallCommand):
     help = "Make a key for programs that send people and events. Prints SITE_ID:API_KEY, this once."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
