@@ -161,9 +161,7 @@ def short(number: float) -> str:
     size = abs(number)
     if size < 10_000:
         return f"{number:,.0f}"
-    for limit, unit, divisor in ((999_500, "k", 1e3), (999_500_000, "M", 1e6), (float("inf"), "B", 1e9)):
-        if size < limit:
-            break
+    unit, divisor = ("k", 1e3) if size < 999_500 else ("M", 1e6) if size < 999_500_000 else ("B", 1e9)
     scaled = number / divisor
     return f"{scaled:.0f}{unit}" if abs(scaled) >= 100 or scaled == int(scaled) else f"{scaled:.1f}{unit}"
 

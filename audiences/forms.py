@@ -16,7 +16,36 @@ TIMEZONES = sorted(
     if name == "UTC"
     or (name.split("/")[0] in {"Africa", "America", "Asia", "Atlantic", "Australia", "Europe", "Indian", "Pacific"})
 )
-CURRENCIES = "EUR USD GBP CHF SEK NOK DKK PLN CZK HUF RON BGN ISK TRY CAD AUD NZD JPY CNY HKD SGD KRW INR BRL MXN ZAR AED ILS".split()
+CURRENCIES = [
+    "EUR",
+    "USD",
+    "GBP",
+    "CHF",
+    "SEK",
+    "NOK",
+    "DKK",
+    "PLN",
+    "CZK",
+    "HUF",
+    "RON",
+    "BGN",
+    "ISK",
+    "TRY",
+    "CAD",
+    "AUD",
+    "NZD",
+    "JPY",
+    "CNY",
+    "HKD",
+    "SGD",
+    "KRW",
+    "INR",
+    "BRL",
+    "MXN",
+    "ZAR",
+    "AED",
+    "ILS",
+]
 REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
 CONSENT = [
     ("opt_out", "Send people unless they have said no (opt-out)"),

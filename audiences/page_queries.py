@@ -1,5 +1,6 @@
 """What the pages of this floor read: the catalogue's rows, an audience's header and numbers, health in words. Frozen values, fixed numbers of queries."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -156,6 +157,12 @@ def size_chart(audience: Audience, days: Sequence[charts.Point], *, narrow: bool
         for at, number, reason in published.values_list("published_at", "number", "reason")
     ]
     return charts.size_chart(days, marks, width=400 if narrow else 960, height=220 if narrow else 260)
+
+
+def rule_as_json(audience: Audience) -> str:
+    """The live rule as a file would have it, indented."""
+    text = SegmentVersion.objects.filter(pk=audience.live_version_id).values_list("segment", flat=True).first()
+    return json.dumps(json.loads(text), indent=2, ensure_ascii=False) if text else ""
 
 
 def versions(audience: Audience) -> QuerySet[SegmentVersion]:

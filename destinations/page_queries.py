@@ -1,18 +1,21 @@
 """What the pages of this floor read: destinations, connections with what each platform was told, runs. Frozen values; unknown is None, never 0."""
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Count, Max, Min, OuterRef, QuerySet, Subquery, Sum
+from django.db.models import Count, Max, Min, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
+from pyroaring import BitMap
 
-from audiences.bitmaps import unpack
-from audiences.models import Audience
+from audiences.bitmaps import to_array, unpack
+from audiences.models import Audience, Identity, Membership
 from destinations import eligibility
 from destinations.connectors import registry
 from destinations.connectors.base import Capabilities
+from destinations.identities import NAMING
 from destinations.models import Destination, Eligibility, Hold, Ledger, Operation, Rejection, Run
 from destinations.models import Mapping as Connection
 
@@ -25,6 +28,7 @@ STEPS = {
     eligibility.HOLDOUT: ("Held out", "They show what would happen without the campaign."),
     eligibility.UNREACHABLE: ("Without an identifier", "None of the chosen identifiers is known of them."),
 }
+SAMPLE = 50_000
 STAGES = [
     Run.State.QUEUED,
     Run.State.COUNTING,
@@ -109,6 +113,23 @@ class Reason:
     kind: str
     count: int
     retry_at: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Of `of` people `people` have this identifier. `naming`: it names a person by itself. `counted` False: of everybody, not of the audience."""
+
+    kind: str
+    words: str
+    people: int
+    of: int
+    sampled: bool
+    counted: bool
+    naming: bool
+
+    @property
+    def share(self) -> float | None:
+        return self.people / self.of if self.of else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +254,35 @@ def rejections(mapping: Connection, run: Run | None = None, *, limit: int = 20) 
         rows.values("code", "reason", "kind").annotate(number=Count("pk"), next=Min("retry_at")).order_by("-number")
     )
     return [Reason(row["code"], row["reason"], row["kind"], row["number"], row["next"]) for row in grouped[:limit]]
+
+
+def coverage(audience: Audience, platform: Capabilities) -> list[Coverage]:
+    """How many of the audience's people have each identifier that the platform takes. Before its first count: of everybody.
+
+    Of more than SAMPLE people, that many are looked at, always the same ones.
+    """
+    row = Membership.objects.filter(audience=audience).only("members").first()
+    people = unpack(row.members) if row else BitMap()
+    total = len(people)
+    if total > SAMPLE:
+        people = BitMap(random.Random(0).sample(to_array(people).tolist(), SAMPLE))  # noqa: S311 - no secret
+    rows = Identity.objects.filter(replaced_at=None, erased_at=None)
+    counts = {kind: Count("pk", filter=~Q(**{kind: ""})) for kind in platform.identifiers}
+    found: dict[str, int] = dict.fromkeys(platform.identifiers, 0)
+    if row:
+        chosen = to_array(people).tolist()
+        for start in range(0, len(chosen), 10_000):
+            part = rows.filter(profile_no__in=chosen[start : start + 10_000]).aggregate(**counts)
+            found = {kind: found[kind] + part[kind] for kind in found}
+        looked_at = len(chosen)
+    else:
+        part = rows.aggregate(everybody=Count("pk"), **counts)
+        looked_at = part.pop("everybody")
+        found = part
+    return [
+        Coverage(kind, words, found[kind], looked_at, total > SAMPLE, bool(row), kind in NAMING)
+        for kind, words in platform.identifiers.items()
+    ]
 
 
 def pace(run: Run) -> timedelta | None:

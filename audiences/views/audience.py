@@ -12,7 +12,7 @@ from audiences import page_queries
 from audiences.access import requires
 from audiences.models import Audience
 from audiences.services import audiences
-from audiences.views.page import page
+from audiences.views.page import actor, page
 
 
 @require_GET
@@ -25,6 +25,7 @@ def audience(request: HttpRequest, key: str) -> HttpResponse:
     context = {
         "row": row,
         "audience": row.audience,
+        "rule": page_queries.rule_as_json(row.audience),
         "chart": page_queries.size_chart(row.audience, row.days),
         "narrow_chart": page_queries.size_chart(row.audience, row.days, narrow=True),
         "days": [(day, count) for day, count in reversed(row.days) if count is not None],
@@ -47,7 +48,7 @@ def count(request: HttpRequest, key: str) -> HttpResponse:
     if found is None:
         raise Http404
     try:
-        audiences.ask_refresh(actor=request.user, audience=found)  # type: ignore[arg-type]  # signed in, by @requires
+        audiences.ask_refresh(actor=actor(request), audience=found)
     except audiences.AudienceRefused as refused:
         messages.error(request, f"Not counted: {refused}.")
     else:

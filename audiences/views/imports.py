@@ -17,7 +17,7 @@ from audiences.forms import ColumnsForm, UploadForm
 from audiences.models import ImportFile, RefusedRow
 from audiences.people import imports as files
 from audiences.services import trail
-from audiences.views.page import STOP_POLLING, page, paginated, wants_fragment
+from audiences.views.page import STOP_POLLING, actor, page, paginated, wants_fragment
 
 ENDED = (ImportFile.State.DONE, ImportFile.State.CANCELLED, ImportFile.State.FAILED)
 
@@ -82,7 +82,7 @@ def columns(request: HttpRequest, token: str) -> HttpResponse:
                 form.mapping(),
                 event_name=form.cleaned_data.get("event_name", ""),
                 name=waiting["name"],
-                actor=request.user,  # type: ignore[arg-type]  # signed in, by @requires
+                actor=actor(request),
             )
         except files.ImportRefused as refused:
             form.add_error(None, str(refused))
@@ -136,7 +136,7 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     if row.state in ENDED:
         messages.warning(request, "It had ended already.")
     else:
-        files.cancel(row, actor=request.user)  # type: ignore[arg-type]  # signed in, by @requires
+        files.cancel(row, actor=actor(request))
         messages.success(request, "It stops at its next checkpoint. The rows taken in so far stay.")
     return redirect("audiences:import", pk)
 
@@ -166,7 +166,7 @@ def export_refused(request: HttpRequest) -> HttpResponse | StreamingHttpResponse
     chosen = _import(number)
     rows = RefusedRow.objects.select_related("import_file").order_by("pk")
     rows = rows.filter(import_file=chosen) if chosen else rows.filter(import_file=None) if number == "api" else rows
-    trail.record(request.user, "refused.exported", "import", number or "all", after={"rows": rows.count()})  # type: ignore[arg-type]
+    trail.record(actor(request), "refused.exported", "import", number or "all", after={"rows": rows.count()})
     response = StreamingHttpResponse(_csv(rows), content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="refused-{number if chosen else "rows"}.csv"'
     response["Cache-Control"] = "no-store, private"

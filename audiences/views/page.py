@@ -11,7 +11,7 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 
-from audiences.models import Workspace
+from audiences.models import User, Workspace
 
 THEMES = ("light", "dark")
 STOP_POLLING = 286  # htmx stops asking when it gets this
@@ -38,6 +38,12 @@ def page(
         "no-store, private"  # pages hold people's data, and a browser's cache outlives a sign-out
     )
     return response
+
+
+def actor(request: HttpRequest) -> User:
+    """Who acts, for the services. Only behind @requires, which lets nobody else in."""
+    assert isinstance(request.user, User)
+    return request.user
 
 
 def wants_fragment(request: HttpRequest) -> bool:

@@ -12,7 +12,7 @@ from audiences.access import requires
 from audiences.forms import ApiKeyForm, ConsentForm, InviteForm, WorkspaceForm
 from audiences.models import ApiKey, User
 from audiences.services import api_keys, users, workspace
-from audiences.views.page import page
+from audiences.views.page import actor, page
 
 
 @require_http_methods(["GET", "POST"])
@@ -23,7 +23,7 @@ def workspace_page(request: HttpRequest) -> HttpResponse:
     form = WorkspaceForm(request.POST or None, initial=initial)
     if request.method == "POST" and form.is_valid():
         try:
-            workspace.change(actor=_actor(request), **form.cleaned_data)
+            workspace.change(actor=actor(request), **form.cleaned_data)
         except workspace.SettingRefused as refused:
             form.add_error(refused.field if refused.field in form.fields else None, str(refused))
         else:
@@ -40,7 +40,7 @@ def consent(request: HttpRequest) -> HttpResponse:
     policy = row.consent_policy if row else None
     form = ConsentForm(request.POST) if request.method == "POST" else ConsentForm.of(policy)
     if request.method == "POST" and form.is_valid():
-        workspace.change(actor=_actor(request), consent_policy=form.policy())
+        workspace.change(actor=actor(request), consent_policy=form.policy())
         messages.success(
             request, "Saved. It holds from the next sync on: people it takes out are removed from the platforms."
         )
@@ -54,7 +54,7 @@ def users_page(request: HttpRequest) -> HttpResponse:
     form = InviteForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            invitation = users.invite(actor=_actor(request), **form.cleaned_data)
+            invitation = users.invite(actor=actor(request), **form.cleaned_data)
         except users.UserRefused as refused:
             form.add_error("email", str(refused))
         else:
@@ -70,15 +70,15 @@ def user(request: HttpRequest, pk: int) -> HttpResponse:
     deed = request.POST.get("deed", "")
     try:
         if deed == "role":
-            users.change_role(actor=_actor(request), user=found, role=request.POST.get("role", ""))
+            users.change_role(actor=actor(request), user=found, role=request.POST.get("role", ""))
             messages.success(request, f"{found} has a new role.")
         elif deed == "deactivate":
-            users.deactivate(actor=_actor(request), user=found)
+            users.deactivate(actor=actor(request), user=found)
             messages.success(
                 request, f"{found} can no longer sign in. What they own stays theirs until it is handed over."
             )
         elif deed == "reactivate":
-            users.reactivate(actor=_actor(request), user=found)
+            users.reactivate(actor=actor(request), user=found)
             messages.success(request, f"{found} can sign in again.")
         elif deed == "link":
             return _with_link(request, found, users.set_password_link(found))
@@ -96,7 +96,7 @@ def keys(request: HttpRequest) -> HttpResponse:
     form = ApiKeyForm(request.POST or None)
     made: Any = None
     if request.method == "POST" and form.is_valid():
-        made = api_keys.create(form.cleaned_data["name"], actor=_actor(request))
+        made = api_keys.create(form.cleaned_data["name"], actor=actor(request))
         form = ApiKeyForm()
     context = {
         "form": form,
@@ -111,7 +111,7 @@ def keys(request: HttpRequest) -> HttpResponse:
 @requires("settings.edit")
 def revoke_key(request: HttpRequest, pk: int) -> HttpResponse:
     key = get_object_or_404(ApiKey, pk=pk)
-    api_keys.revoke(key, actor=_actor(request))
+    api_keys.revoke(key, actor=actor(request))
     messages.success(request, f"“{key.name}” is revoked. Calls with it are refused from now on.")
     return redirect("audiences:keys")
 

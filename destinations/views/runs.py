@@ -1,13 +1,16 @@
-"""Runs: the list, and one as it goes."""
+"""Runs: the list, one as it goes, and what may be done about it: cancel, approve."""
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404
-from django.views.decorators.http import require_GET
+from django.shortcuts import get_object_or_404, redirect
+from django.views.decorators.http import require_GET, require_POST
 
 from audiences.access import requires
-from audiences.views.page import STOP_POLLING, page, paginated, wants_fragment
+from audiences.views.page import STOP_POLLING, actor, page, paginated, wants_fragment
 from destinations import page_queries
 from destinations.models import Run
+from destinations.services import Refused
+from destinations.services import runs as service
 
 FILTERS = (("", "All"), ("active", "Going on"), ("trouble", "Trouble"), (Run.State.DONE.value, "Done"))
 
@@ -42,6 +45,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         "mapping": row.mapping,
         "ended": ended,
         "stages": page_queries.stages(row),
+        "took": (row.finished_at - row.started_at).total_seconds() if row.finished_at and row.started_at else None,
         "pace": page_queries.pace(row),
         "told": page_queries.told(row),
         "batches": paginated(request, page_queries.batches(row), 25),
@@ -49,3 +53,31 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
     }
     polled = wants_fragment(request)
     return page(request, "runs/run.html", context, fragment="live", status=STOP_POLLING if polled and ended else 200)
+
+
+@require_POST
+@requires("run.start")
+def cancel(request: HttpRequest, pk: int) -> HttpResponse:
+    try:
+        service.cancel(actor=actor(request), run=get_object_or_404(Run, pk=pk))
+    except Refused as refused:
+        messages.warning(request, str(refused))
+    else:
+        messages.success(
+            request,
+            "It stops before its next call. What has been sent stays sent, and the next run goes on from there.",
+        )
+    return redirect("destinations:run", pk)
+
+
+@require_POST
+@requires("run.approve")
+def approve(request: HttpRequest, pk: int) -> HttpResponse:
+    reason = request.POST.get("reason", "")[:500].replace("\0", "")
+    try:
+        service.approve(actor=actor(request), run=get_object_or_404(Run, pk=pk), reason=reason)
+    except Refused as refused:
+        messages.warning(request, str(refused))
+    else:
+        messages.success(request, "Approved, in your name. It goes on.")
+    return redirect("destinations:run", pk)
