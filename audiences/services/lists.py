@@ -38,6 +38,19 @@ def change(row: PersonList, actor: User | None, *, add: Iterable[int] = (), remo
     return changed
 
 
+def describe(row: PersonList, actor: User | None, **fields: str | int | None) -> PersonList:
+    """Give it another `name` or `customerio_segment` number. Raises ValueError if the number is taken."""
+    before = {field: getattr(row, field) for field in fields}
+    try:
+        with transaction.atomic():
+            PersonList.objects.filter(pk=row.pk).update(**fields)
+            trail.record(actor, "list.described", "list", row.key, before=before, after=fields)
+    except IntegrityError:
+        raise ValueError("A list with this segment number is there already.") from None
+    row.refresh_from_db()
+    return row
+
+
 def change_by_segment(segment: int, kind: str, values: Sequence[str], *, add: bool) -> int:
     """Put people on the list of a Customer.io segment or take them off; how many were found. Unknown ones are ignored.
 

@@ -43,7 +43,7 @@ def create(
     removal_limit_percent: int = 50,
 ) -> Mapping:
     """A new connection, in rehearsal: it sends nothing. Raises Refused."""
-    checked = _checked(
+    checked = check(
         destination,
         identifiers=list(identifiers),
         cadence_seconds=cadence_seconds,
@@ -69,7 +69,7 @@ def change(*, actor: User | None, mapping: Mapping, reason: str = "", **fields: 
 
     With other identifiers everybody is told again, and kinds that are no longer chosen are taken back at the platform.
     """
-    checked = _checked(mapping.destination, **fields)
+    checked = check(mapping.destination, **fields)
     with transaction.atomic():
         row = _locked(mapping)
         before = {name: getattr(row, name) for name in checked}
@@ -264,8 +264,8 @@ def _locked(mapping: Mapping) -> Mapping:
     return Mapping.objects.select_related("audience", "destination").get(pk=mapping.pk)
 
 
-def _checked(destination: Destination, **fields: Any) -> dict[str, Any]:
-    """The fields that are given (not None), or Refused."""
+def check(destination: Destination, **fields: Any) -> dict[str, Any]:
+    """The fields that are given (not None), in the form in which they are kept. Raises Refused."""
     capabilities = registry.named(destination.kind).capabilities
     given = {name: value for name, value in fields.items() if value is not None}
     if (kinds := given.get("identifiers")) is not None:

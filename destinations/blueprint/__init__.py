@@ -1,0 +1,36 @@
+"""Audiences, destinations and connections as one file: read it, see what would change, carry it out, write it. These are its doors."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from destinations.blueprint import connections
+from destinations.blueprint.entries import Blueprint, parse, read
+from destinations.blueprint.notation import BlueprintRefused
+from destinations.blueprint.planning import Change, Detail, Plan, Planner
+from destinations.blueprint.writing import export
+
+__all__ = ["Blueprint", "BlueprintRefused", "Change", "Detail", "Plan", "export", "parse", "plan", "read"]
+
+
+def plan(blueprint: Blueprint, source: str, environment: Mapping[str, str] | None = None) -> Plan:
+    """Compare the file's entries with what is there. Nothing is written before `carry_out()`.
+
+    `source` names the file in the reasons on record; `environment` holds the secrets that the file points to.
+    Raises BlueprintRefused with all that is wrong.
+    """
+    planner = Planner(blueprint, source, os.environ if environment is None else environment)
+    planner.settings()
+    planner.lists()
+    planner.audiences()
+    connections.destinations(planner)
+    connections.mappings(planner)
+    planner.users()
+    if planner.problems:
+        raise BlueprintRefused(*planner.problems)
+    return planner.plan
+
+
+def load(path: Path) -> Plan:
+    """`plan` of the file at this path."""
+    return plan(read(path), path.name)

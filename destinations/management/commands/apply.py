@@ -1,0 +1,69 @@
+"""`manage.py apply`: make this workspace as a file says."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from audiences.management.base import RollcallCommand
+from audiences.services.audiences import AudienceRefused
+from audiences.services.users import UserRefused
+from destinations import blueprint
+from destinations.blueprint.planning import CHANGE, CREATE, SAME, Change, Plan
+from destinations.services import Refused
+
+SIGNS = {CREATE: "+", CHANGE: "~", SAME: "="}
+
+
+class Command(RollcallCommand):
+    help = (
+        "Apply a file (YAML, or JSON where its name ends in .json): settings, lists, audiences with their rules, destinations, mappings."
+        " Prints what changes; applying it again changes nothing. What the file leaves out stays as it is."
+    )
+    expected = (AudienceRefused, Refused, UserRefused, ValueError)
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", metavar="FILE", type=Path)
+        parser.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+        parser.add_argument("--json", action="store_true", help="the plan for machines")
+
+    def handle(self, *args: Any, file: Path, dry_run: bool, json: bool, **options: Any) -> None:
+        try:
+            plan = blueprint.load(file)
+        except blueprint.BlueprintRefused as refused:
+            lines = "\n  ".join(map(str, refused.problems))
+            raise CommandError(f"{file} was not applied, nothing was changed:\n  {lines}") from None
+        if not json:
+            self._show(plan)
+        if not dry_run:
+            plan.carry_out()
+        if json:
+            self.print_json(_as_data(plan, applied=not dry_run))
+        elif dry_run and plan.changed:
+            self.stdout.write("A dry run: nothing was changed.")
+
+    def _show(self, plan: Plan) -> None:
+        for note in plan.notes:
+            self.stderr.write(note)
+        for change in plan.changes:
+            self.stdout.write(f"{SIGNS[change.action]} {change.kind} {change.key}")
+            for detail in change.details:
+                after = detail.after or "nothing"
+                words = after if change.action == CREATE else f"{detail.before or 'nothing'} → {after}"
+                self.stdout.write(f"    {detail.field}: {words}")
+        created, changed, same = (_number(plan, action) for action in (CREATE, CHANGE, SAME))
+        self.stdout.write(f"{created} to create, {changed} to change, {same} unchanged.")
+
+
+def _number(plan: Plan, action: str) -> int:
+    return sum(change.action == action for change in plan.changes)
+
+
+def _as_data(plan: Plan, *, applied: bool) -> dict[str, Any]:
+    return {"applied": applied, "notes": plan.notes, "changes": [_change(change) for change in plan.changes]}
+
+
+def _change(change: Change) -> dict[str, Any]:
+    details = [{"field": one.field, "before": one.before, "after": one.after} for one in change.details]
+    return {"action": change.action, "kind": change.kind, "key": change.key, "details": details}
