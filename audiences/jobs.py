@@ -152,8 +152,8 @@ def held(task: str, key: object, *, queue: str = "compute", wait: timedelta = ti
             yield claim
     except LeaseLost:
         raise
-    except BaseException:
-        _mine_no_more(claim)
+    except BaseException as error:
+        _let_go(claim, error)
         raise
     _settle(claim, None)
 
@@ -204,8 +204,11 @@ def _claim(job_id: int, *, asked_for: bool = True) -> Claim | None:
     return Claim(job_id, row.fence + 1, row.key) if won else None
 
 
-def _mine_no_more(claim: Claim) -> None:
-    Job.objects.filter(pk=claim.job_id, fence=claim.fence).update(lease_until=None, finished_at=timezone.now())
+def _let_go(claim: Claim, error: BaseException) -> None:
+    """A command failed or was stopped: it is not tried again unless somebody asks."""
+    Job.objects.filter(pk=claim.job_id, fence=claim.fence).update(
+        lease_until=None, finished_at=timezone.now(), attempts=F("attempts") + 1, error=_in_short(error)
+    )
 
 
 def _settle(claim: Claim, error: Exception | None) -> None:
@@ -219,7 +222,7 @@ def _settle(claim: Claim, error: Exception | None) -> None:
             wanted = now + timedelta(seconds=row.every_seconds) if row.every_seconds else None
         else:
             row.attempts += 1
-            row.error = f"{type(error).__name__} in {_where(error)}"  # its words could hold a person's data
+            row.error = _in_short(error)
             wanted = now + min(timedelta(seconds=2**row.attempts), LONGEST_BACKOFF)
         asked = [moment for moment in (row.due_at, wanted) if moment]
         row.due_at = min(asked) if asked else None
@@ -227,9 +230,11 @@ def _settle(claim: Claim, error: Exception | None) -> None:
         row.save()
 
 
-def _where(error: Exception) -> str:
+def _in_short(error: BaseException) -> str:
+    """What and where; never its words, which could hold a person's data."""
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].name}:{frames[-1].lineno}" if frames else "?"
+    where = f"{frames[-1].name}:{frames[-1].lineno}" if frames else "?"
+    return f"{type(error).__name__} in {where}"
 
 
 class _heartbeat:

@@ -132,3 +132,19 @@ def test_what_a_dead_command_held_is_taken_over_by_a_worker():
         assert jobs.run_due_here() == 1
         claim.renew()
     assert ran == ["7"]
+
+
+@pytest.mark.django_db
+def test_a_command_that_failed_says_so_on_the_row_and_is_not_tried_again():
+    with pytest.raises(ValueError), jobs.held("tests.note", 7):
+        raise ValueError("mary@example.com")
+    row = Job.objects.get()
+    assert row.error.startswith("ValueError in test_a_command")
+    assert row.due_at is None
+    assert jobs.run_due_here() == 0
+
+
+@pytest.mark.django_db
+def test_what_must_be_done_now_is_done_before_going_on():
+    jobs.run_now("tests.note", 7)
+    assert ran == ["7"]
