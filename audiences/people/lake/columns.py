@@ -110,10 +110,12 @@ def _settle_odd(batch: pa.RecordBatch, json_field: str, columns: Mapping[str, st
 # A JSON value as DuckDB prints it → its text form. Found: null, true, false, "text", {…}, […] or a number; a float is
 # printed with its shortest digits, as Python does, but -0 and exponents are not.
 _TEXT_OF = """
-CASE WHEN {json} IS NULL OR {json} = 'null' THEN NULL
+CASE WHEN {json} IS NULL THEN NULL
      WHEN starts_with({json}, '"') THEN
           CASE WHEN contains({json}, '\\') THEN json_extract_string({json}, '$') ELSE {json}[2:-2] END
-     WHEN regexp_full_match({json}, 'true|false|0|-?[1-9][0-9]*|-?[0-9]+\\.[0-9]*[1-9]') THEN {json}
+     WHEN {json} IN ('true', 'false') THEN {json}
+     WHEN {json} = 'null' THEN NULL
+     WHEN regexp_full_match({json}, '0|-?[1-9][0-9]*|-?[0-9]+\\.[0-9]*[1-9]') THEN {json}
      WHEN regexp_full_match({json}, '[0-9]+\\.0|-[1-9][0-9]*\\.0') THEN {json}[:-3]
      ELSE chr(0) END"""  # chr(0) is _ODD
 _NUMBER_OF = (

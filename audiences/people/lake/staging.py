@@ -72,14 +72,14 @@ def stage_events(table: pa.Table, *, origin: str) -> list[Staged]:
         with workbench() as connection:
             connection.register("incoming", table)
             connection.execute(
-                "CREATE TEMP TABLE sorted AS SELECT * FROM incoming ORDER BY name, time_us, event_key;"
-                " CREATE TEMP TABLE months AS SELECT DISTINCT date_trunc('month', make_timestamp(time_us)) AS month FROM sorted"
+                "CREATE TEMP TABLE sorted AS SELECT *, date_trunc('month', make_timestamp(time_us)) AS month"
+                " FROM incoming ORDER BY month, name, time_us, event_key"
             )
-            found = connection.execute(
-                "SELECT strftime(month, '%Y-%m'), epoch_us(month), epoch_us(month + INTERVAL 1 MONTH) FROM months ORDER BY month"
+            months = connection.execute(
+                "SELECT DISTINCT strftime(month, '%Y-%m'), epoch_us(month) FROM sorted ORDER BY 2"
             ).fetchall()
-            for month, start, end in found:
-                query = f"SELECT * FROM sorted WHERE time_us >= {int(start)} AND time_us < {int(end)}"
+            for month, starts_us in months:
+                query = f"SELECT * EXCLUDE (month) FROM sorted WHERE month = make_timestamp({int(starts_us)})"
                 staged.append(stage_month(connection, query, month, typed, origin=origin))
     except BaseException:
         discard(staged)
@@ -156,7 +156,7 @@ class workbench:
                 "autoload_known_extensions": False,
             }
         )
-        self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
 
     def __enter__(self) -> duckdb.DuckDBPyConnection:
         return self._connection
