@@ -164,7 +164,7 @@ def run_now(task: str, key: object, *, queue: str = "compute", wait: timedelta =
     row = Job.objects.get(task=task, key=str(key))
     until = time.monotonic() + wait.total_seconds()
     while True:
-        current_app.tasks[task](row.pk)  # does nothing where another worker holds it
+        _task(task)(row.pk)  # does nothing where another worker holds it
         row.refresh_from_db()
         if row.lease_until is None and (row.due_at is None or row.due_at > timezone.now()):
             return
@@ -182,9 +182,16 @@ def run_due_here(queues: list[str] | None = None, *, rounds: int = 100) -> int:
         if not rows:
             break
         for row in rows:
-            current_app.tasks[row.task](row.pk)
+            _task(row.task)(row.pk)
             done += 1
     return done
+
+
+def _task(name: str) -> Any:
+    """The task of this name. Outside a worker Celery looks for tasks only when told to."""
+    if name not in current_app.tasks:
+        current_app.loader.import_default_modules()
+    return current_app.tasks[name]
 
 
 def _due(now: datetime) -> QuerySet[Job]:

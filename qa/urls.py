@@ -5,4 +5,7 @@ from django.urls import URLPattern, URLResolver, path
 from qa import views
 
 app_name = "qa"
-urlpatterns: list[URLPattern | URLResolver] = [path("healthz", views.live, name="live")]
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("healthz", views.live, name="live"),
+    path("panels/filling/", views.panel_filling, name="panel-filling"),
+]
