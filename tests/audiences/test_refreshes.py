@@ -18,6 +18,9 @@ from tests.audiences.people_in import identify, numbers, track
 pytestmark = pytest.mark.django_db
 BOUGHT = {"event": "purchase", "count": {"at_least": 1}}
 GERMAN = {"attribute": "country", "op": "is", "value": "DE"}
+as_in_life = pytest.mark.django_db(
+    transaction=True
+)  # what came in since the last pin is told apart by its transaction on PostgreSQL
 
 
 def publish(key, segment, **fields):
@@ -54,6 +57,7 @@ def test_a_count_says_who_is_in_and_how_many_pass_each_rule(people):
     assert Pin.objects.count() == 0
 
 
+@as_in_life
 def test_the_next_count_says_who_entered_and_who_left(people):
     buyers = publish("buyers", {"event": "purchase", "count": {"exactly": 1}})
     count(buyers)
@@ -207,6 +211,7 @@ def test_a_count_of_a_version_that_is_no_longer_live_is_dropped(people, monkeypa
     assert german.refresh_due_at <= timezone.now()
 
 
+@as_in_life
 def test_every_32nd_count_is_a_keyframe_and_history_replays_to_the_members(people):
     buyers = publish("buyers", {"event": "purchase", "count": {"exactly": 1}})
     seen = []
@@ -221,6 +226,7 @@ def test_every_32nd_count_is_a_keyframe_and_history_replays_to_the_members(peopl
         assert history.members_at(Refresh.objects.get(pk=pk)) == expected
 
 
+@as_in_life
 def test_a_merge_between_two_counts_leaves_a_history_that_replays(people):
     german = publish("german", GERMAN)
     count(german)
@@ -234,6 +240,7 @@ def test_a_merge_between_two_counts_leaves_a_history_that_replays(people):
     assert set(history.members_at(done)) == set(members.of(german)) == {survivor}
 
 
+@as_in_life
 def test_a_merge_during_a_count_is_not_undone_by_it(people, monkeypatch):
     german = publish("german", GERMAN)
     count(german)
