@@ -20,6 +20,7 @@ from destinations.plan import ADD, REMOVE, State, Step
 from destinations.transitions import Book, Call
 
 LEASE = timedelta(seconds=60)
+REFUSED_AGAIN = timedelta(hours=1)  # of somebody who may be there from before
 URGENT, BULK = Operation.Lane.URGENT.value, Operation.Lane.BULK.value
 
 
@@ -304,7 +305,8 @@ def _settle(row: Ledger, lease: Lease, operation_id: int, outcome: Outcome, now:
         records.refuse(row.mapping_id, call.kind, {i: outcome.rejected[i] for i in refused}, call.id, now)
         count = Count(rejected=len(ids))
     else:
-        book.accept(call, refused, pending=outcome.verdict == transitions.SUBMITTED)
+        pending = outcome.verdict == transitions.SUBMITTED
+        book.accept(call, refused, pending=pending, again=now + max(lease.settle, REFUSED_AGAIN))
         count = Count(accepted=len(ids) - len(refused) - unnamed, rejected=len(refused) + unnamed)
         records.accepted(row.mapping_id, call.kind, ids - refused, now)
         records.refuse(row.mapping_id, call.kind, {i: outcome.rejected[i] for i in refused}, call.id, now)

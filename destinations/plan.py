@@ -136,9 +136,9 @@ def _leaving(state: State) -> BitMap:
 def _entering(state: State) -> BitMap:
     barred = state.rejected - state.retry
     new = state.intent - state.present - state.unknown - barred
-    told_again = ((state.due | state.lost | state.again) & state.intent) - state.withdraw - barred
+    told_again = ((state.due | state.lost | state.again) & state.intent) - barred
     open_still = state.waiting - state.lost
-    return (new | (told_again - open_still)) - state.in_flight
+    return (new | (told_again - open_still)) - state.in_flight - state.withdraw  # what is to be taken back goes first
 
 
 def _withdrawable(state: State) -> BitMap:

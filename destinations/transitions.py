@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 
 from pyroaring import BitMap
 
-from destinations.plan import ADD, WITHDRAW, State
+from destinations.plan import ADD, REASSERT, RESYNC, WITHDRAW, State
 
+_TOLD_AGAIN = frozenset({REASSERT, RESYNC})
 PREPARED, SUBMITTED, SETTLED, UNKNOWN, UNAPPLIED = "prepared", "submitted", "settled", "unknown", "unapplied"
 
 
@@ -89,13 +90,16 @@ class Book:
             self._set(vetoed=self.vetoed | ids)
         self.calls.append(call)
 
-    def accept(self, call: Call, rejected: BitMap, *, pending: bool) -> None:
-        """The platform took the call, less `rejected`. `pending`: a receipt is still to come, and may take some of it back."""
+    def accept(self, call: Call, rejected: BitMap, *, pending: bool, again: datetime) -> None:
+        """The platform took the call, less `rejected`. `pending`: a receipt is still to come, and may take some of it back.
+
+        Someone who was told again and is refused may be there from before: that stays unknown, and is asked anew at `again`.
+        """
         ids, good = call.unsettled, call.unsettled - rejected
+        doubt = ids & rejected if call.kind == ADD and call.cause in _TOLD_AGAIN else BitMap()
         if call.kind == ADD:
-            self._set(
-                present=self.present | good, rejected=self.rejected | (ids & rejected), unknown=self.unknown - ids
-            )
+            self._set(present=self.present | good, rejected=self.rejected | ((ids & rejected) - doubt))
+            self._set(unknown=self.unknown - (ids - doubt))
         elif (
             call.cause == WITHDRAW
         ):  # they are still in `reassert`, so they stay unknown until they have been added again
@@ -105,7 +109,8 @@ class Book:
             self._set(withdraw=self.withdraw - good)
         self._discharge(call, ids)
         call.state, call.changed = (SUBMITTED if pending else SETTLED), True
-        call.unsettled = good if pending else BitMap()
+        call.unsettled = good | doubt if pending else doubt
+        call.reassert_at = again if doubt and not pending else None
 
     def lose_track(self, call: Call, now: datetime, settle: timedelta) -> None:
         """The outcome is not known: told again, by what is wanted then, when a late effect can no longer land."""
@@ -146,10 +151,11 @@ class Book:
         ids = call.unsettled
         bad, good = ids & rejected, ids - rejected
         if call.kind == ADD:
-            overtaken = (good - self.present) | (bad & later)
-            refused = bad - later
+            doubt = bad if call.cause in _TOLD_AGAIN else bad & later
+            overtaken = (good - self.present) | doubt
+            refused = bad - doubt
             self._set(present=self.present - bad, rejected=self.rejected | refused)
-            self._set(unknown=(self.unknown - refused) | (bad & later))
+            self._set(unknown=(self.unknown - refused) | doubt)
         else:
             overtaken = ids & (self.present | self.unknown)
             self._set(present=self.present | (bad - self.unknown))
