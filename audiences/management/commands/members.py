@@ -1,5 +1,6 @@
 """`manage.py members`: who is in an audience, now or as of a past moment."""
 
+import os
 from argparse import ArgumentParser
 from typing import Any
 
@@ -30,9 +31,13 @@ class Command(RollcallCommand):
         else:
             people = refreshes.compute_as_of([audience], as_of)[audience.key].members
         listed = 0
-        for external_id in members.external_ids(people):
-            self.stdout.write(external_id)
-            listed += 1
+        try:
+            for external_id in members.external_ids(people):
+                self.stdout.write(external_id)
+                listed += 1
+        except BrokenPipeError:  # `members KEY | head` has read what it wanted
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stdout.fileno())
+            return
         if listed < len(people):
             self.stderr.write(
                 f"{len(people) - listed:,} of {len(people):,} members have no external id and are not listed."
