@@ -3,10 +3,7 @@
 One list holds one type of data, fixed when the list is made, so a destination is of one type.
 """
 
-import hashlib
 import re
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -17,23 +14,19 @@ import pyarrow as pa
 from django import forms
 
 from destinations import identifiers
-from destinations.connectors import http
+from destinations.connectors import google_answers, google_tokens, http
 from destinations.connectors.base import (
     UNMATCHABLE,
     Account,
     Capabilities,
     Connector,
-    ConnectorError,
     Misconfigured,
-    OutcomeUnknown,
     Push,
     Receipt,
     Rejected,
     RemoteAudience,
-    Retryable,
 )
 
-TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 MEMBERSHIP = "46656000s"  # 540 days, the longest there is
 MOST_IDENTIFIERS = 10
 
@@ -43,10 +36,6 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "USER_ID": ("external_id",),
 }
 _ADDRESS = ("first_name", "last_name", "country", "zip")
-_MATCHED_PERCENT = re.compile(r"MATCH_RATE_RANGE_(?:LESS_THAN_(?P<below>\d+)|(?P<low>\d+)_TO_(?P<high>\d+))")
-_MEMBER_FIELD = re.compile(r"audience_?members\[(\d+)\]", re.IGNORECASE)
-_GONE = {"INVALID_USER_LIST_ID", "NOT_FOUND"}
-_TERMS = {"TERMS_AND_CONDITIONS_NOT_SIGNED"}
 
 
 class GoogleForm(forms.Form):
@@ -110,7 +99,7 @@ class Google(Connector):
         },
         batch_size=10_000,
         calls_per_minute=240,  # of 300 a minute for a whole project
-        base_url="https://datamanager.googleapis.com",
+        base_url=google_tokens.OWN_URL,
         can_validate=True,
         receipts=True,
     )
@@ -137,7 +126,7 @@ class Google(Connector):
             if self.account.credentials.get("refresh_token")
             else "the token ends within the hour"
         )
-        return f"Connected to Google Ads {_dashed(self._id)}; may read its lists; {lasting}."
+        return f"Connected to Google Ads {google_answers.dashed(self._id)}; may read its lists; {lasting}."
 
     def create(self, name: str, description: str) -> str:
         info: dict[str, Any] = {"uploadKeyTypes": [self._type]}
@@ -160,10 +149,11 @@ class Google(Connector):
         answer = self._object(self._call("GET", self._lists(remote_id)))
         sizes, info = answer.get("sizeInfo") or {}, answer.get("ingestedUserListInfo") or {}
         display, search = (
-            _number(sizes.get(name)) for name in ("displayNetworkMembersCount", "searchNetworkMembersCount")
+            google_answers.count(sizes.get(name))
+            for name in ("displayNetworkMembersCount", "searchNetworkMembersCount")
         )
         known = [size for size in (display, search) if size is not None]
-        percent = _number((info.get("contactIdInfo") or {}).get("matchRatePercentage"))
+        percent = google_answers.count((info.get("contactIdInfo") or {}).get("matchRatePercentage"))
         words = [f"{percent} % matched"] if percent is not None else []
         words += [
             f"{size:,} on {where}" for size, where in ((display, "Display"), (search, "Search")) if size is not None
@@ -204,7 +194,7 @@ class Google(Connector):
             pending=not push.validate_only,
             rejected=empty,
             received=len(numbers),
-            warnings=warnings + _field_warnings(answer),
+            warnings=warnings + google_answers.field_warnings(answer),
             http_status=response.status_code,
         )
 
@@ -213,7 +203,7 @@ class Google(Connector):
         told = self._object(response).get("requestStatusPerDestination")
         if not isinstance(told, list) or len(told) != 1 or not isinstance(told[0], dict):
             raise http.not_understood(response)
-        status, errors = told[0].get("requestStatus"), _error_counts(told[0])
+        status, errors = told[0].get("requestStatus"), google_answers.error_counts(told[0])
         reasons = tuple(f"{reason}: {count}" for reason, count in errors.items())
         if status == "PROCESSING":
             return Receipt(accepted=True, request_id=request_id, pending=True, http_status=response.status_code)
@@ -221,14 +211,14 @@ class Google(Connector):
             raise http.told(
                 Rejected(f"Google refused the whole call ({', '.join(reasons)}).", code=", ".join(errors)), response
             )
-        detail = _detail(told[0])
-        records = _number(detail.get("recordCount"))
+        detail = google_answers.detail(told[0])
+        records = google_answers.count(detail.get("recordCount"))
         if status not in ("SUCCESS", "PARTIAL_SUCCESS") or records is None:
             raise http.not_understood(response)
         refused = sum(errors.values())
         if status == "PARTIAL_SUCCESS" and not 0 < refused <= records:
             raise http.not_understood(response)
-        low, high = matched_range(str(detail.get("uploadMatchRateRange", "")), records)
+        low, high = google_answers.matched_range(str(detail.get("uploadMatchRateRange", "")), records)
         return Receipt(
             accepted=True,
             request_id=request_id,
@@ -316,7 +306,7 @@ class Google(Connector):
     ) -> httpx.Response:
         """The answer of a call that went well. A token that ended meanwhile is renewed once: a 401 applied nothing."""
         for attempt in (1, 2):
-            token = _access_token(self.account, self.client)
+            token = google_tokens.access_token(self.account, self.client)
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
             if self._login:
                 headers["login-account"] = f"accountTypes/GOOGLE_ADS/accounts/{self._login}"
@@ -324,27 +314,15 @@ class Google(Connector):
             response = self.client.request(method, path, content=content, params=params, headers=headers)
             if response.is_success:
                 return response
-            if response.status_code != 401 or attempt == 2 or not _forget_token(self.account, token):
+            if response.status_code != 401 or attempt == 2 or not google_tokens.forget(self.account, token):
                 break
-        raise http.told(_verdict(response, numbers or [], self._id), response)
+        raise http.told(google_answers.verdict(response, numbers or [], self._id), response)
 
     def _object(self, response: httpx.Response) -> Mapping[str, Any]:
         answer = http.json_object(response)
         if "error" in answer:
             raise http.not_understood(response)
         return answer
-
-
-def matched_range(said: str, records: int) -> tuple[int | None, int | None]:
-    """How many of `records` a match-rate range means: shares in [20 %, 31 %) and so on, [91 %, 100 %] the last. None: not said."""
-    found = _MATCHED_PERCENT.fullmatch(said)
-    if found is None:
-        return None, None
-    low = int(found["low"] or 0)
-    end = int(found["below"]) if found["below"] else int(found["high"]) + 1
-    at_least = -(-low * records // 100)
-    at_most = records if end > 100 else max(-(-end * records // 100) - 1, at_least)
-    return at_least, at_most
 
 
 def _data(table: pa.Table, kinds: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -379,161 +357,9 @@ def _masked(value: Any, key: str = "") -> Any:
     return value if key == "destinationReferences" else identifiers.masked(str(value))
 
 
-# --- Understanding answers
-
-
-def _verdict(response: httpx.Response, numbers: list[int], account: str) -> ConnectorError:
-    """By status and reason. Google's own words are not passed on: they may repeat what was sent."""
-    try:
-        answer = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        answer = None
-    error = answer.get("error") if isinstance(answer, dict) else None
-    if not isinstance(error, dict):
-        return http.refusal(response)
-    details = [detail for detail in error.get("details") or [] if isinstance(detail, dict)]
-    reasons = [str(detail["reason"]) for detail in details if "reason" in detail]
-    reason = next(iter(reasons), str(error.get("status", "")))
-    if not re.fullmatch(r"[A-Z0-9_]{1,100}", reason):
-        reason = str(response.status_code)
-    status = response.status_code
-    if status == 429:
-        return Retryable(
-            f"Google asks for fewer calls ({reason}).", after=_retry_delay(details, response), throttled=True
-        )
-    if status == 401:
-        return Misconfigured(f"Google does not accept the credentials ({reason}). Reconnect.", code="reconnect")
-    if reason in _GONE:
-        return Misconfigured(f"Google knows no such list in {_dashed(account)} ({reason}).", code="audience_gone")
-    if reason in _TERMS:
-        words = f"Google's Customer Match terms are not accepted in {_dashed(account)}: an admin accepts them in Audience manager."
-        return Misconfigured(words, code="terms")
-    if reason == "DISPLAY_NAME_ALREADY_USED":
-        return Misconfigured("Google has another list of that name: adopt it by its id, or choose another name.")
-    if status == 403:
-        return Misconfigured(f"Google does not allow this ({reason}).", code="permission")
-    if status == 503:
-        return Retryable(f"Google is not available ({reason}).", after=_retry_delay(details, response))
-    if status >= 500:
-        return OutcomeUnknown(f"Google failed without saying whether it had applied the call ({reason}).")
-    return Rejected(f"Google refused the call's content ({reason}).", code=reason, rows=_named_rows(details, numbers))
-
-
-def _named_rows(details: list[dict[str, Any]], numbers: list[int]) -> dict[int, tuple[str, str]]:
-    """The identities at which Google pointed: a single bad member fails the whole call, and applies none of it."""
-    rows = {}
-    for detail in details:
-        for violation in detail.get("fieldViolations") or []:
-            found = _MEMBER_FIELD.search(str(violation.get("field", "")))
-            if found and int(found[1]) < len(numbers):
-                reason = str(violation.get("reason") or "INVALID")[:80]
-                rows[numbers[int(found[1])]] = (reason, f"Google found this person's identifiers invalid ({reason}).")
-    return rows
-
-
-def _retry_delay(details: list[dict[str, Any]], response: httpx.Response) -> float | None:
-    for detail in details:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay", "")))
-        if found:
-            return min(float(found[1]), http.LONGEST_PAUSE)
-    return http.pause(response)
-
-
-def _error_counts(told: Mapping[str, Any]) -> dict[str, int]:
-    """Reason → records, of a receipt."""
-    info = told.get("errorInfo")
-    counts = info.get("errorCounts") if isinstance(info, dict) else None
-    return {
-        str(each.get("reason", ""))[:80]: _number(each.get("recordCount")) or 0
-        for each in counts or []
-        if isinstance(each, dict)
-    }
-
-
-def _detail(told: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The counts of a receipt, whichever type of data they are of."""
-    outer = told.get("audienceMembersIngestionStatus") or told.get("audienceMembersRemovalStatus") or {}
-    inner = next((value for value in outer.values() if isinstance(value, dict)), {}) if isinstance(outer, dict) else {}
-    return inner
-
-
-def _field_warnings(answer: Mapping[str, Any]) -> tuple[str, ...]:
-    warnings = answer.get("fieldWarnings")
-    if not isinstance(warnings, list) or not warnings:
-        return ()
-    reasons = {str(warning.get("reason", "")) for warning in warnings if isinstance(warning, dict)}
-    return (f"{len(warnings)} warnings of Google's: {', '.join(sorted(reasons))}"[:300],)
-
-
-def _number(value: object) -> int | None:
-    """A count; Google's JSON writes 64-bit numbers as text."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None
-
-
 def _is_id(text: str) -> bool:
     return bool(re.fullmatch(r"[0-9]{1,32}", text))
 
 
 def _digits(text: str) -> str:
     return re.sub(r"[^0-9]", "", text)
-
-
-def _dashed(account: str) -> str:
-    return f"{account[:3]}-{account[3:6]}-{account[6:]}" if len(account) == 10 else account
-
-
-# --- Tokens, kept by each process until a minute before they end
-
-_tokens: dict[str, tuple[str, float]] = {}
-_tokens_lock = threading.Lock()
-
-
-def _access_token(account: Account, client: httpx.Client) -> str:
-    """The token to call with: the one given, or one that the refresh token earns."""
-    refresh = account.credentials.get("refresh_token")
-    if not refresh:
-        return account.credentials.get("access_token", "")
-    key = _token_key(account)
-    with _tokens_lock:  # whoever waits here finds the other's token
-        token, ends = _tokens.get(key, ("", 0.0))
-        if ends < time.monotonic():
-            token, seconds = _renew(account, client)
-            _tokens[key] = (token, time.monotonic() + seconds - 60)
-        return token
-
-
-def _forget_token(account: Account, token: str) -> bool:
-    """Whether another token can be had in the place of one that was refused."""
-    if not account.credentials.get("refresh_token"):
-        return False
-    with _tokens_lock:
-        if _tokens.get(_token_key(account), ("",))[0] == token:
-            del _tokens[_token_key(account)]
-    return True
-
-
-def _renew(account: Account, client: httpx.Client) -> tuple[str, float]:
-    given = {name: account.credentials.get(name, "") for name in ("client_id", "client_secret", "refresh_token")}
-    own = account.base_url.rstrip("/") == Google.capabilities.base_url
-    url = TOKEN_URL if own else f"{account.base_url.rstrip('/')}/token"
-    response = client.post(url, data={"grant_type": "refresh_token", **given})
-    if response.status_code in (400, 401):
-        raise http.told(
-            Misconfigured("Google no longer accepts the refresh token. Reconnect.", code="reconnect"), response
-        )
-    if not response.is_success:
-        raise http.refusal(response)
-    answer = http.json_object(response)
-    token, seconds = answer.get("access_token"), answer.get("expires_in")
-    if not isinstance(token, str) or not token or not isinstance(seconds, int | float):
-        raise http.not_understood(response)
-    return token, float(seconds)
-
-
-def _token_key(account: Account) -> str:
-    secret = "\n".join(
-        (account.base_url, *(account.credentials.get(name, "") for name in ("client_id", "refresh_token")))
-    )
-    return hashlib.sha256(secret.encode()).hexdigest()

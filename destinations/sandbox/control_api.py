@@ -41,7 +41,7 @@ class ControlApi:
             ("POST", "accounts"): self._set_account,
             ("POST", "tokens"): self._set_token,
             ("POST", "dials"): self._set_dial,
-            ("GET", "dials"): lambda given, query: answer([dict(row) for row in self.store.dials()]),
+            ("GET", "dials"): lambda given, query: answer([dict(row) for row in self.store.journal.dials()]),
             ("DELETE", "dials"): self._clear_dials,
             ("GET", "audiences"): self._audiences,
             ("GET", "calls"): self._calls,
@@ -77,7 +77,7 @@ class ControlApi:
 
     def _set_dial(self, given: dict[str, Any], query: dict[str, str]) -> Response:
         account = given.get("account")
-        dial = self.store.set_dial(
+        dial = self.store.journal.set_dial(
             str(given["action"]),
             platform=given.get("platform"),
             account=None if account is None else str(account).removeprefix("act_"),
@@ -90,7 +90,7 @@ class ControlApi:
         return answer({"id": dial})
 
     def _clear_dials(self, given: dict[str, Any], query: dict[str, str]) -> Response:
-        self.store.clear_dials(int(query["id"]) if "id" in query else None)
+        self.store.journal.clear_dials(int(query["id"]) if "id" in query else None)
         return answer({"ok": True})
 
     def _audiences(self, given: dict[str, Any], query: dict[str, str]) -> Response:
@@ -100,7 +100,7 @@ class ControlApi:
 
     def _calls(self, given: dict[str, Any], query: dict[str, str]) -> Response:
         account = query.get("account")
-        rows = self.store.calls(
+        rows = self.store.journal.calls(
             query.get("platform"), account and account.removeprefix("act_"), after=int(query.get("after", 0))
         )
         return answer([dict(row) for row in rows])

@@ -120,7 +120,7 @@ class Google:
         given = request.fields
         refresh = str(given.get("refresh_token", ""))
         state, _ = self.store.token(self.name, refresh, None)
-        self.store.log(
+        self.store.journal.log(
             at=time.time(), platform=self.name, account="", op="token", audience="", rows=0, status=200, dial=""
         )
         if given.get("grant_type") != "refresh_token" or not given.get("client_id") or not given.get("client_secret"):
@@ -251,11 +251,11 @@ class Google:
             (self.store.add if adding else self.store.remove)(audience, kept)
         request_id = secrets.token_hex(16)
         ready = time.time() + (PROCESSING_SECONDS if wish.seconds is None else wish.seconds)
-        self.store.put_request(request_id, audience.id, ready, _receipt(read, kept, wish, adding=adding))
+        self.store.journal.put_request(request_id, audience.id, ready, _receipt(read, kept, wish, adding=adding))
         return answer({"requestId": request_id})
 
     def _status(self, request: Request) -> Response:
-        row = self.store.request(request.query.get("requestId", ""))
+        row = self.store.journal.request(request.query.get("requestId", ""))
         audience = self.store.audience(self.name, row["audience"]) if row else None
         self._authorise(request, audience.account if audience else None)
         if row is None:

@@ -153,7 +153,7 @@ class Meta:
         )
 
     def _missing(self, request: Request, node: str) -> Response:
-        self.store.log(
+        self.store.journal.log(
             at=time.time(),
             platform=self.name,
             account="",

@@ -74,7 +74,7 @@ class Pages:
             label=LABELS[platform],
             secret=secret,
             audiences=[self._shown(audience) for audience in self.store.audiences(platform, account)],
-            calls=[_call(dict(call)) for call in self.store.calls(platform, account, newest=CALLS_SHOWN)[::-1]],
+            calls=[_call(dict(call)) for call in self.store.journal.calls(platform, account, newest=CALLS_SHOWN)[::-1]],
         )
 
     def _audience(self, audience: Audience) -> Response:

@@ -59,7 +59,7 @@ class App:
 
     def apply_late(self) -> None:
         """Send the late calls that are due to where they were going."""
-        for text in self.store.take_late():
+        for text in self.store.journal.take_late():
             self.handle(Request.thawed(text))
 
 

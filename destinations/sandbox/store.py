@@ -6,16 +6,17 @@ that came in one row. Names, postal code and country identify a person only toge
 
 import hashlib
 import json
-import queue
 import secrets
 import sqlite3
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from destinations.sandbox import journal
+from destinations.sandbox.database import Database
+from destinations.sandbox.journal import Journal
 
 KINDS = ("email", "phone", "external_id", "mobile_ad_id", "address")
 MATCHABLE_PERCENT = 62
@@ -39,23 +40,7 @@ CREATE TABLE IF NOT EXISTS audience (
 CREATE TABLE IF NOT EXISTS member (
     audience INTEGER, kind INTEGER, value, row INTEGER NOT NULL, lead INTEGER NOT NULL, matched INTEGER NOT NULL,
     PRIMARY KEY (audience, kind, value)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS call (
-    id INTEGER PRIMARY KEY, at REAL NOT NULL, ms INTEGER NOT NULL, platform TEXT NOT NULL, account TEXT NOT NULL, op TEXT NOT NULL,
-    audience TEXT NOT NULL, rows INTEGER NOT NULL, status INTEGER NOT NULL, dial TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS call_of ON call (platform, account, at);
-CREATE TABLE IF NOT EXISTS dial (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, platform TEXT, account TEXT, op TEXT, audience TEXT, action TEXT NOT NULL,
-    params TEXT NOT NULL, skip INTEGER NOT NULL, remaining INTEGER);
-CREATE TABLE IF NOT EXISTS late (id INTEGER PRIMARY KEY, due REAL NOT NULL, request TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS request (id TEXT PRIMARY KEY, audience TEXT NOT NULL, ready_at REAL NOT NULL, answer TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS seen (id TEXT PRIMARY KEY);
 """
-_PRAGMAS = (
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=NORMAL",
-    "PRAGMA cache_size=-200000",
-    "PRAGMA temp_store=MEMORY",
-)
 _NAMES = (
     ("Acme Test", "USD"),
     ("Acme EU", "EUR"),
@@ -80,60 +65,16 @@ class Audience:
     changed_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
-    """A fault asked for: what is to go wrong in a call, and how."""
-
-    id: int
-    action: str
-    params: dict[str, Any]
-
-
 class Store:
-    """The file. One writer at a time, readers beside it; safe to use from any thread."""
+    """Accounts, audiences and who is in them. `journal` is what happened to them."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self._lock = threading.Lock()
-        self._writer = self._connect()
-        self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
-        self._writer.executescript(_SCHEMA)
-        with self.writing() as db:
+        self._database = Database(path, _SCHEMA + journal.SCHEMA)
+        self.journal = Journal(self._database)
+        with self._database.writing() as db:
             start = str(secrets.randbelow(10**8) + 10**8)  # so that a new file's ids are not an old file's
             db.execute("INSERT OR IGNORE INTO fact VALUES ('start', ?)", (start,))
             self._start = db.execute("SELECT value FROM fact WHERE name = 'start'").fetchone()[0]
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=20, isolation_level=None, check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        for pragma in _PRAGMAS:
-            connection.execute(pragma)
-        return connection
-
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, kept if the block ends well."""
-        with self._lock:
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-            except BaseException:
-                self._writer.execute("ROLLBACK")
-                raise
-            self._writer.execute("COMMIT")
-
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection of one's own for a while."""
-        try:
-            connection = self._readers.get_nowait()
-        except queue.Empty:
-            connection = self._connect()
-        try:
-            yield connection
-        finally:
-            self._readers.put(connection)
 
     # --- Accounts and tokens
 
@@ -147,10 +88,10 @@ class Store:
         return found
 
     def known_account(self, platform: str, account: str) -> sqlite3.Row | None:
-        return self._one("SELECT * FROM account WHERE platform = ? AND id = ?", platform, account)
+        return self._database.one("SELECT * FROM account WHERE platform = ? AND id = ?", platform, account)
 
     def accounts(self) -> list[sqlite3.Row]:
-        return self._all("SELECT * FROM account ORDER BY platform, name, id")
+        return self._database.all("SELECT * FROM account ORDER BY platform, name, id")
 
     def set_account(
         self, platform: str, account: str, *, name: str = "", currency: str = "", strict: bool = False, secret: str = ""
@@ -162,7 +103,7 @@ class Store:
             else int(hashlib.sha256(account.encode()).hexdigest(), 16)
         )
         usual = _NAMES[number % len(_NAMES)]
-        with self.writing() as db:
+        with self._database.writing() as db:
             db.execute(
                 "INSERT OR REPLACE INTO account VALUES (?, ?, ?, ?, ?, ?)",
                 (platform, account, name or usual[0], currency or usual[1], strict, secret),
@@ -177,7 +118,7 @@ class Store:
         state: str = "valid",
         expires_at: float | None = None,
     ) -> None:
-        with self.writing() as db:
+        with self._database.writing() as db:
             db.execute(
                 "INSERT OR REPLACE INTO token VALUES (?, ?, ?, ?, ?)", (platform, value, account, state, expires_at)
             )
@@ -186,7 +127,7 @@ class Store:
         """(state, when it ends): valid, expired, revoked or unknown. A new token is taken, unless the account is strict."""
         if not value:
             return "unknown", None
-        found = self._one("SELECT * FROM token WHERE platform = ? AND value = ?", platform, value)
+        found = self._database.one("SELECT * FROM token WHERE platform = ? AND value = ?", platform, value)
         if found is None:
             strict = account is not None and self.account(platform, account)["strict"]
             for state in ("expired", "revoked", "unknown"):
@@ -203,7 +144,7 @@ class Store:
 
     def create(self, platform: str, account: str, name: str, *, audience_id: str = "", **details: Any) -> Audience:
         now = time.time()
-        with self.writing() as db:
+        with self._database.writing() as db:
             cursor = db.execute(
                 "INSERT INTO audience (platform, account, id, name, details, created_at, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (platform, account, audience_id or secrets.token_hex(8), name, json.dumps(details), now, now),
@@ -217,11 +158,13 @@ class Store:
         return _audience(row)
 
     def audience(self, platform: str, audience_id: str) -> Audience | None:
-        row = self._one("SELECT * FROM audience WHERE platform = ? AND id = ? AND NOT deleted", platform, audience_id)
+        row = self._database.one(
+            "SELECT * FROM audience WHERE platform = ? AND id = ? AND NOT deleted", platform, audience_id
+        )
         return _audience(row) if row else None
 
     def audiences(self, platform: str | None = None, account: str | None = None) -> list[Audience]:
-        rows = self._all(
+        rows = self._database.all(
             "SELECT * FROM audience WHERE NOT deleted AND platform = coalesce(?, platform) AND account = coalesce(?, account) ORDER BY no",
             platform,
             account,
@@ -229,7 +172,7 @@ class Store:
         return [_audience(row) for row in rows]
 
     def change(self, audience: Audience, *, name: str | None = None, deleted: bool = False) -> None:
-        with self.writing() as db:
+        with self._database.writing() as db:
             db.execute(
                 "UPDATE audience SET name = coalesce(?, name), deleted = ?, changed_at = ? WHERE no = ?",
                 (name, deleted, time.time(), audience.no),
@@ -245,24 +188,24 @@ class Store:
             for position, (kind, value) in enumerate(row):
                 matched = position == 0 and is_matchable(value)
                 new.append((audience.no, kind, value, tie, position == 0, matched))
-        with self.writing() as db:
+        with self._database.writing() as db:
             db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?, ?, ?)", new)
             self._touch(db, audience)
 
     def remove(self, audience: Audience, rows: Iterable[Row]) -> None:
         gone = [(audience.no, kind, value) for row in rows for kind, value in row]
-        with self.writing() as db:
+        with self._database.writing() as db:
             db.executemany("DELETE FROM member WHERE audience = ? AND kind = ? AND value = ?", gone)
             self._touch(db, audience)
 
     def clear(self, audience: Audience) -> None:
-        with self.writing() as db:
+        with self._database.writing() as db:
             db.execute("DELETE FROM member WHERE audience = ?", (audience.no,))
             self._touch(db, audience)
 
     def forget(self, audience: Audience, people: int) -> int:
         """Lose some people, as a hand in the platform's own pages would; how many."""
-        with self.writing() as db:
+        with self._database.writing() as db:
             ties = [
                 row["row"]
                 for row in db.execute(
@@ -275,16 +218,16 @@ class Store:
 
     def sizes(self, audience: Audience) -> tuple[int, int]:
         """(people, of whom matched)."""
-        row = self._one("SELECT changes, counted, people, matched FROM audience WHERE no = ?", audience.no)
+        row = self._database.one("SELECT changes, counted, people, matched FROM audience WHERE no = ?", audience.no)
         assert row is not None
         if row["changes"] == row["counted"]:
             return row["people"], row["matched"]
-        counts = self._one(
+        counts = self._database.one(
             "SELECT coalesce(sum(lead), 0) people, coalesce(sum(matched), 0) matched FROM member WHERE audience = ?",
             audience.no,
         )
         assert counts is not None
-        with self.writing() as db:
+        with self._database.writing() as db:
             db.execute(
                 "UPDATE audience SET counted = ?, people = ?, matched = ? WHERE no = ?",
                 (row["changes"], counts["people"], counts["matched"], audience.no),
@@ -293,7 +236,7 @@ class Store:
 
     def identifiers(self, audience: Audience) -> Iterator[tuple[str, str]]:
         """Every (kind, value), hashes as hex, in no particular order of people."""
-        with self.reading() as db:
+        with self._database.reading() as db:
             for kind, value in db.execute("SELECT kind, value FROM member WHERE audience = ?", (audience.no,)):
                 yield KINDS[kind], readable(value)
 
@@ -302,7 +245,7 @@ class Store:
     ) -> Iterator[tuple[int, dict[str, str]]]:
         """(tie, kind → value) of each row that came in, by tie; `after` and `limit` page through them."""
         chosen = "SELECT DISTINCT row FROM member WHERE audience = :no AND row > coalesce(:after, row - 1) ORDER BY row LIMIT :limit"
-        with self.reading() as db:
+        with self._database.reading() as db:
             found = db.execute(
                 f"SELECT row, kind, value FROM member WHERE audience = :no AND row IN ({chosen}) ORDER BY row, kind",  # noqa: S608
                 {"no": audience.no, "after": after, "limit": -1 if limit is None else limit},
@@ -320,129 +263,11 @@ class Store:
     def _touch(self, db: sqlite3.Connection, audience: Audience) -> None:
         db.execute("UPDATE audience SET changes = changes + 1, changed_at = ? WHERE no = ?", (time.time(), audience.no))
 
-    # --- Calls, dials, late calls, receipts
-
-    def log(
-        self, *, at: float, platform: str, account: str, op: str, audience: str, rows: int, status: int, dial: str
-    ) -> None:
-        """One line of the call log. It never holds what was in the call."""
-        with self.writing() as db:
-            db.execute(
-                "INSERT INTO call (at, ms, platform, account, op, audience, rows, status, dial) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (at, round((time.time() - at) * 1000), platform, account, op, audience, rows, status, dial),
-            )
-
-    def calls(
-        self, platform: str | None = None, account: str | None = None, *, after: int = 0, newest: int | None = None
-    ) -> list[sqlite3.Row]:
-        """The call log, oldest first; `newest` keeps only so many."""
-        rows = self._all(
-            "SELECT * FROM call WHERE platform = coalesce(?, platform) AND account = coalesce(?, account) AND id > ?"
-            " ORDER BY id DESC LIMIT ?",
-            platform,
-            account,
-            after,
-            -1 if newest is None else newest,
-        )
-        return rows[::-1]
-
-    def set_dial(
-        self,
-        action: str,
-        *,
-        platform: str | None,
-        account: str | None,
-        op: str | None,
-        audience: str | None,
-        params: dict[str, Any],
-        skip: int,
-        times: int | None,
-    ) -> int:
-        with self.writing() as db:
-            cursor = db.execute(
-                "INSERT INTO dial (platform, account, op, audience, action, params, skip, remaining) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (platform, account, op, audience, action, json.dumps(params), skip, times),
-            )
-            return int(cursor.lastrowid or 0)
-
-    def clear_dials(self, dial: int | None = None) -> None:
-        with self.writing() as db:
-            db.execute("DELETE FROM dial WHERE id = coalesce(?, id)", (dial,))
-
-    def take_dial(self, platform: str, account: str, op: str, audience: str) -> Dial | None:
-        """The first dial that this call meets, used up by one."""
-        meets = (
-            "FROM dial WHERE coalesce(platform, ?1) = ?1 AND coalesce(account, ?2) = ?2 AND coalesce(op, ?3) = ?3"
-            " AND coalesce(audience, ?4) = ?4 AND coalesce(remaining, 1) > 0 ORDER BY id"
-        )
-        call = (platform, account, op, audience)
-        if self._one(f"SELECT id {meets} LIMIT 1", *call) is None:
-            return None
-        with self.writing() as db:
-            for row in db.execute(f"SELECT * {meets}", call).fetchall():
-                params = json.loads(row["params"])
-                if row["action"] == "budget" and not self._over_budget(db, platform, account, params):
-                    continue
-                if row["skip"]:
-                    db.execute("UPDATE dial SET skip = skip - 1 WHERE id = ?", (row["id"],))
-                    continue
-                db.execute("UPDATE dial SET remaining = remaining - 1 WHERE id = ?", (row["id"],))
-                return Dial(row["id"], row["action"], params)
-        return None
-
-    def dials(self) -> list[sqlite3.Row]:
-        return self._all("SELECT * FROM dial ORDER BY id")
-
-    def _over_budget(self, db: sqlite3.Connection, platform: str, account: str, params: dict[str, Any]) -> bool:
-        since = time.time() - float(params.get("seconds", 60))
-        row = db.execute(
-            "SELECT count(*) FROM call WHERE platform = ? AND account = ? AND at > ? AND dial <> 'budget'",
-            (platform, account, since),
-        ).fetchone()
-        return bool(row[0] >= int(params.get("calls", 0)))
-
-    def put_late(self, due: float, request: str) -> None:
-        with self.writing() as db:
-            db.execute("INSERT INTO late (due, request) VALUES (?, ?)", (due, request))
-
-    def take_late(self) -> list[str]:
-        """The late calls that are due, taken out."""
-        if self._one("SELECT id FROM late WHERE due <= ?", time.time()) is None:
-            return []
-        with self.writing() as db:
-            return [
-                row["request"]
-                for row in db.execute("DELETE FROM late WHERE due <= ? RETURNING request", (time.time(),))
-            ]
-
-    def put_request(self, request_id: str, audience: str, ready_at: float, answer: dict[str, Any]) -> None:
-        with self.writing() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?)",
-                (request_id, audience, ready_at, json.dumps(answer)),
-            )
-
-    def request(self, request_id: str) -> sqlite3.Row | None:
-        return self._one("SELECT * FROM request WHERE id = ?", request_id)
-
-    def first_seen(self, message_id: str) -> bool:
-        with self.writing() as db:
-            return db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (message_id,)).rowcount == 1
-
     def reset(self) -> None:
         """As if new."""
-        with self.writing() as db:
+        with self._database.writing() as db:
             for table in ("account", "token", "audience", "member", "call", "dial", "late", "request", "seen"):
                 db.execute(f"DELETE FROM {table}")  # noqa: S608 - a name from the line above
-
-    def _one(self, sql: str, *values: Any) -> sqlite3.Row | None:
-        with self.reading() as db:
-            row: sqlite3.Row | None = db.execute(sql, values).fetchone()
-            return row
-
-    def _all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        with self.reading() as db:
-            return db.execute(sql, values).fetchall()
 
 
 def is_matchable(value: Value) -> bool:

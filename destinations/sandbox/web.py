@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 
-from destinations.sandbox.store import Audience, Dial, Store
+from destinations.sandbox.journal import Dial
+from destinations.sandbox.store import Audience, Store
 
 ABSURD_SECONDS = 10**9
 
@@ -130,14 +131,14 @@ def perform(
     at = time.time()
     audience = call.audience.id if call.audience else ""
     is_late = "x-sandbox-late" in request.headers
-    dial = None if is_late else store.take_dial(platform.name, call.account, call.op, audience)
+    dial = None if is_late else store.journal.take_dial(platform.name, call.account, call.op, audience)
     status = 0
     try:
         response = work(NO_WISH) if dial is None else _dialled(platform, store, request, call, work, values, dial)
         status = response.status
         return response
     finally:
-        store.log(
+        store.journal.log(
             at=at,
             platform=platform.name,
             account=call.account,
@@ -174,7 +175,7 @@ def _dialled(
             raise Drop
         case "late":  # nobody hears of it, and it is applied later
             again = Request(request.method, request.target, {**request.headers, "x-sandbox-late": "1"}, request.body)
-            store.put_late(time.time() + float(params.get("seconds", 5)), again.frozen())
+            store.journal.put_late(time.time() + float(params.get("seconds", 5)), again.frozen())
             raise Drop
         case "garbled":
             if params.get("apply", True):

@@ -76,7 +76,7 @@ class Webhook:
     def _keep(
         self, request: Request, call: Call, about: Mapping[str, Any], members: list[Mapping[str, str]]
     ) -> Response:
-        audience, first = call.audience, self.store.first_seen(request.headers.get("webhook-id", ""))
+        audience, first = call.audience, self.store.journal.first_seen(request.headers.get("webhook-id", ""))
         if call.op == "check":
             return Response(204, b"")
         if audience is None:
