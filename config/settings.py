@@ -123,6 +123,7 @@ else:
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": DATA_DIR / "rollcall.sqlite3",
         "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": _SQLITE_PRAGMAS},
+        "CONN_MAX_AGE": None,  # the last connection to close a WAL checkpoints it: several fsyncs at the end of every request
         "TEST": {"NAME": env.str("TEST_SQLITE", "") or str(DATA_DIR / "test.sqlite3")},
     }
     _snapshot = {**_database, "OPTIONS": {**_database["OPTIONS"], "transaction_mode": "DEFERRED"}}

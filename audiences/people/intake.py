@@ -3,10 +3,13 @@
 Events between two other calls are taken in together, in order, so that a batch costs a few statements and not a few a call.
 """
 
+import itertools
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.db import OperationalError, connection, transaction
@@ -41,9 +44,76 @@ def accept(calls: Sequence[Call], source: str, *, received_us: int) -> list[Outc
     """Take in calls in their order; one outcome each, and everything in them is committed. `source`: "track_v1", "track_v2"."""
     outcomes: list[Outcome] = []
     for first in range(0, len(calls), AT_ONCE):
-        some = calls[first : first + AT_ONCE]
-        outcomes += in_transaction(lambda some=some: _take_in(some, source, received_us))  # type: ignore[misc]
+        outcomes += _committed(_Waiting(calls[first : first + AT_ONCE], source, received_us))
     return outcomes
+
+
+# --- One commit for all who wait. A commit is a wait for the disk: while one thread of this process waits for it, the calls of
+# the others gather, and the next thread takes all of them in at once. Each still answers only when its own are committed.
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """The calls of one thread, and what became of them."""
+
+    calls: Sequence[Call]
+    source: str
+    received_us: int
+    outcomes: list[Outcome] | None = None
+    failed: bool = False
+
+
+_gathered: list[_Waiting] = []
+_gathering = threading.Lock()
+_writing = threading.Lock()
+
+
+def _committed(mine: _Waiting) -> list[Outcome]:
+    if connection.in_atomic_block:  # the caller's transaction: nobody else's calls belong into it
+        return _take_in(mine.calls, mine.source, mine.received_us)
+    with _gathering:
+        _gathered.append(mine)
+    with _writing:
+        while mine.outcomes is None and not mine.failed:
+            _commit_gathered()
+    if (
+        mine.outcomes is None
+    ):  # some of those taken in together could not be: each finds out alone whether it was theirs
+        with _writing:
+            mine.outcomes = in_transaction(lambda: _take_in(mine.calls, mine.source, mine.received_us))
+    return mine.outcomes
+
+
+def _commit_gathered() -> None:
+    """Take in whoever came first, and as many after them as one transaction may hold."""
+    taken: list[_Waiting] = []
+    with _gathering:
+        size = 0
+        while _gathered and (not taken or size + len(_gathered[0].calls) <= AT_ONCE):
+            taken.append(_gathered.pop(0))
+            size += len(taken[-1].calls)
+    try:
+        all_outcomes = in_transaction(lambda: _take_in_together(taken))
+    except BaseException as error:
+        for one in taken:
+            one.failed = True
+        if not isinstance(error, Exception):
+            raise
+        log.warning("calls are taken in one by one", extra={"calls": size, "error": type(error).__name__})
+    else:
+        for one, outcomes in zip(taken, all_outcomes, strict=True):
+            one.outcomes = outcomes
+
+
+def _take_in_together(waiting: Sequence[_Waiting]) -> list[list[Outcome]]:
+    together: list[list[Outcome]] = []
+    for source, group in itertools.groupby(waiting, key=lambda one: one.source):
+        some = list(group)
+        outcomes = iter(
+            _take_in([call for one in some for call in one.calls], source, max(one.received_us for one in some))
+        )
+        together += [list(itertools.islice(outcomes, len(one.calls))) for one in some]
+    return together
 
 
 def in_transaction(work: Callable[[], Answer]) -> Answer:
