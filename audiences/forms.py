@@ -179,7 +179,7 @@ class SetupForm(NewPasswordForm, WorkspaceForm, ConsentForm):
 
     email = forms.EmailField(label="Your e-mail", widget=forms.EmailInput(attrs={"autocomplete": "username"}))
     user_name = forms.CharField(label="Your name", max_length=100, required=False)
-    field_order: ClassVar[list[str]] = [
+    field_order = [
         "user_name", "email", "password", "again",
         "name", "timezone", "currency", "default_region",
         "consent", "opt_in_countries", "opt_out_countries",

@@ -1,6 +1,6 @@
 """What the pages about people read: one person masked or whole, and for each audience whether they are in, by which rules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from audiences.segments.tree import Any as AnyOf
 from audiences.segments.values import text_of
 
 # Identity's fields in the order in which pages show them, and their masks.
-IDENTIFIERS = {
+IDENTIFIERS: dict[str, tuple[str, Callable[[str], str]]] = {
     "external_id": ("Customer id", str),
     "email": ("E-mail", masking.email),
     "phone": ("Phone", masking.phone),
@@ -25,6 +25,9 @@ IDENTIFIERS = {
 }
 
 
+NOT = "Not this"
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     label: str
@@ -33,7 +36,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule or group in words, whether it holds, and what it is made of. `negated`: it is met by not holding."""
+    """A rule or group in words, whether it holds, and what it is made of."""
 
     words: str
     holds: bool
@@ -122,22 +125,27 @@ def _rule(node: Node, path: str, verdicts: Mapping[str, bool]) -> Rule:
             children = tuple(_rule(item, f"{path}{dot}{word}[{index}]", verdicts) for index, item in enumerate(items))
             return Rule("All of these" if word == "all" else "At least one of these", verdicts[path], children)
         case Not(item):
-            return Rule("Not this", verdicts[path], (_rule(item, f"{path}{dot}not", verdicts),))
+            return Rule(NOT, verdicts[path], (_rule(item, f"{path}{dot}not", verdicts),))
         case _:
             return Rule(_words(node), verdicts[path])
 
 
 def _decisive(rule: Rule) -> list[Rule]:
     """Down into groups, along the children that agree with their group; below a “not” the whole of it decides."""
-    if not rule.children or rule.words == "Not this":
+    if rule.words == NOT:
+        return [Rule(f"not ({rule.children[0].words})", rule.holds)]
+    if not rule.children:
         return [rule]
     return [found for child in rule.children if child.holds == rule.holds for found in _decisive(child)]
 
 
 def _words(leaf: Node) -> str:
     """The sentence of a rule without its subject: “Did “purchase” at least twice, ever”."""
-    words = explain.sentence(leaf).removeprefix("People ").removeprefix("who ").removeprefix("whose ").rstrip(".")
-    return words[:1].upper() + words[1:]
+    words = explain.sentence(leaf).removeprefix("People ").rstrip(".")
+    if words.startswith("who "):
+        words = words.removeprefix("who ")
+        return words[:1].upper() + words[1:]
+    return words.removeprefix("whose ")  # it begins with an attribute's name, which is not ours to capitalise
 
 
 def _text(value: Any) -> str:

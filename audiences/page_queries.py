@@ -161,6 +161,8 @@ def size_chart(audience: Audience, days: Sequence[charts.Point], *, narrow: bool
 
 def rule_as_json(audience: Audience) -> str:
     """The live rule as a file would have it, indented."""
+    if audience.live_version_id is None:
+        return ""
     text = SegmentVersion.objects.filter(pk=audience.live_version_id).values_list("segment", flat=True).first()
     return json.dumps(json.loads(text), indent=2, ensure_ascii=False) if text else ""
 

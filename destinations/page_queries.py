@@ -103,6 +103,11 @@ class Card:
     live: int
     last_run: Run | None
 
+    @property
+    def takes(self) -> str:
+        """The identifiers in short: what is said of them in brackets is left out."""
+        return ", ".join(words.split(" (")[0] for words in self.platform.identifiers.values()) if self.platform else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:

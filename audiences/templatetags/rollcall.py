@@ -11,10 +11,15 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from audiences import access, charts, clock, masking
-from audiences.models import AuditEntry
+from audiences.models import AuditEntry, Consent
 
 register = template.Library()
 
+CONSENT_USES = {
+    Consent.Purpose.AD_USER_DATA: "Use of their data for ads",
+    Consent.Purpose.AD_PERSONALIZATION: "Personalised ads",
+    Consent.Purpose.ANALYTICS: "Analytics",
+}
 # What the verbs of the audit trail mean; a verb that is not here is printed as it is.
 DEEDS = {
     "audience.created": "Audience made",
@@ -24,12 +29,39 @@ DEEDS = {
     "audience.linked": "Linked suppression audiences changed",
     "audience.archived": "Archived",
     "audience.refresh_asked": "Count asked for",
+    "api_key.made": "API key made",
+    "api_key.revoked": "API key revoked",
+    "destination.created": "Destination connected",
+    "destination.changed": "Settings changed",
+    "destination.checked": "Checked",
+    "mapping.created": "Connected, as a rehearsal",
+    "mapping.changed": "Connection changed",
+    "mapping.trial": "Trial begun",
+    "mapping.live": "Went live",
+    "mapping.paused": "Paused",
+    "mapping.frozen": "Frozen",
+    "mapping.resumed": "Went on",
+    "mapping.retired": "Retired",
+    "mapping.adopted": "Audience of the platform adopted",
+    "mapping.resynced": "Everybody told again",
+    "mapping.overridden": "Exception made",
+    "mapping.unblocked": "Allowed to call again",
+    "hold.set": "Stopped for safety",
+    "hold.lifted": "Safety stop lifted",
+    "run.requested": "Sync asked for",
+    "run.rehearsed": "Rehearsal asked for",
+    "run.cancelled": "Run cancelled",
+    "run.approved": "Removal approved",
+    "run.retried": "Refused people tried again",
     "import.started": "Import started",
     "import.cancelled": "Import cancelled",
     "person.revealed": "Identifiers shown",
     "refused.exported": "Refused rows exported",
     "user.invited": "User invited",
     "user.role_changed": "Role changed",
+    "user.deactivated": "User deactivated",
+    "user.reactivated": "User let in again",
+    "user.password_set": "Password set",
     "workspace.changed": "Settings changed",
     "workspace.set_up": "Workspace set up",
 }
@@ -45,10 +77,22 @@ HEALTH = {
 }
 # The states that runs, imports, connections, destinations, counts and versions may be in.
 STATES = {
-    "good": {"done", "live", "connected", "published", "granted"},
-    "bad": {"failed", "refused", "failing", "interrupted", "frozen"},
-    "watch": {"partial", "approval", "paused", "cancelled", "in_review", "untested"},
-    "accent": {"queued", "counting", "diffing", "sending", "confirming", "waiting", "reading", "running", "trial"},
+    "good": {"done", "live", "connected", "published", "settled"},
+    "bad": {"failed", "refused", "failing", "interrupted", "frozen", "unapplied"},
+    "watch": {"partial", "approval", "paused", "cancelled", "in_review", "untested", "unknown"},
+    "accent": {
+        "queued",
+        "counting",
+        "diffing",
+        "sending",
+        "confirming",
+        "waiting",
+        "reading",
+        "running",
+        "trial",
+        "prepared",
+        "submitted",
+    },
 }
 
 
@@ -137,6 +181,14 @@ def exact(moment: datetime | int | None, never: str = "Never") -> str:
     return format_date(timezone.localtime(moment), "D j M Y, H:i T")
 
 
+@register.filter
+def due(moment: datetime | None, never: str = "Not planned") -> str | SafeString:
+    """When something comes: a moment that has passed is due now and waits for a worker."""
+    if moment is None:
+        return never
+    return ago(moment) if moment > timezone.now() else "Due now"
+
+
 def relative(moment: datetime) -> str:
     seconds = (timezone.now() - moment).total_seconds()
     future, seconds = seconds < 0, abs(seconds)
@@ -180,6 +232,12 @@ def bytes_words(size: int | None) -> str:
 
 
 @register.filter
+def consent_use(consent: Consent) -> str:
+    """What a consent is about, in words."""
+    return CONSENT_USES[Consent.Purpose(consent.purpose)]
+
+
+@register.filter
 def masked(raw: str) -> str:
     """A refused row without its personal data."""
     return masking.raw(raw)
@@ -194,8 +252,8 @@ def deed(entry: AuditEntry) -> str:
         words = f"{words}: v{after['version']}"
     elif "role" in after:
         words = f"{words}: {after['role']}"
-    elif "state" in after:
-        words = f"{words}: {after['state']}"
+    elif entry.verb == "destination.checked":
+        words = f"{words}: {after.get('words', '')}"
     return words
 
 

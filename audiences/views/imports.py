@@ -8,6 +8,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -160,7 +161,7 @@ def refused(request: HttpRequest) -> HttpResponse:
 
 @require_POST
 @requires("refused.export")
-def export_refused(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
+def export_refused(request: HttpRequest) -> HttpResponseBase:
     """Refused rows whole, as CSV. It holds personal data, so it is by permission and on record."""
     number = request.POST.get("import", "")
     chosen = _import(number)

@@ -47,7 +47,8 @@ def actor(request: HttpRequest) -> User:
 
 
 def wants_fragment(request: HttpRequest) -> bool:
-    htmx = getattr(request, "htmx", None)
+    """Whether htmx asked for a part. A boosted link or a step back in history wants the whole page."""
+    htmx: Any = getattr(request, "htmx", None)
     return bool(htmx) and not htmx.boosted and not htmx.history_restore_request
 
 
