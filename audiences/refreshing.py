@@ -50,7 +50,7 @@ def backfill(claim: jobs.Claim) -> None:
 
 
 def fill_in(claim: jobs.Claim) -> None:
-    """See `backfill`."""
+    """What `backfill` does, for whoever holds the claim."""
     waiting = list(
         Audience.objects.filter(backfill_until_us__isnull=False, archived_at=None, live_version__isnull=False)
         .select_related("live_version")
@@ -60,17 +60,16 @@ def fill_in(claim: jobs.Claim) -> None:
         return
     rules = refreshes.rules_of(waiting)
     ready = [audience for audience in waiting if audience.key in rules.trees]
-    first = _first_event_us()
     end = max((audience.backfill_until_us or 0 for audience in ready), default=0)
-    start = end - BACKFILL_DAYS * clock.DAY
-    days = midnights(start if first is None else max(start, first), end) if first is not None else []
+    first = _first_event_us()
+    days = [] if first is None else midnights(max(first, end - BACKFILL_DAYS * clock.DAY), end)
     pending = {audience.key: _Past(audience) for audience in ready}
     engine, lists = engines.current(), refreshes.lists_of(rules.trees.values())
-    with refreshes.pinned(
-        clock.now_us()
-    ) as pin:  # one snapshot for all days: what depends on no moment is answered once
+    # One snapshot for all days: what does not depend on the moment is answered once.
+    with refreshes.pinned(clock.now_us()) as pin:
         for done, day in enumerate(days):
             claim.renew()
+            refreshes.hold(pin)
             claim.progress(done=done, of=len(days), audiences=len(pending))
             trees = {key: rules.trees[key] for key, past in pending.items() if past.wants(day)}
             computed = evaluate.compute(trees, replace(pin, as_of_us=day), engine, lists) if trees else {}

@@ -22,6 +22,7 @@ from audiences.people import engines, lake
 from audiences.people.engines.base import Pinned, UnreadableLake
 from audiences.segments import evaluate, grammar
 from audiences.segments.evaluate import Computed
+from audiences.segments.judge import list_key
 from audiences.segments.tree import InCustomerioSegment, InList, Node, leaves
 from audiences.services import trail
 
@@ -96,6 +97,12 @@ def pinned(as_of_us: int) -> Iterator[Pinned]:
         lake.let_go(pin)
 
 
+def hold(pin: Pinned) -> None:
+    """Keep the pin for as long again. Raises lake.SnapshotGone if it ran out."""
+    assert pin.pin_id is not None
+    lake.repin(pin.pin_id, hold=HOLD)
+
+
 def rules_of(audiences: Sequence[Audience]) -> Rules:
     """The live rules of these audiences, references inlined; or why they cannot be counted here and now."""
     names, live = vocabulary.known(), vocabulary.live_rules()
@@ -123,16 +130,16 @@ def rules_of(audiences: Sequence[Audience]) -> Rules:
 
 
 def lists_of(trees: Iterable[Node]) -> dict[str, BitMap]:
-    """The members, now, of the lists that these rules name, as evaluate.py looks them up."""
+    """The members, now, of the lists that these rules name, by `list_key`."""
     named = {leaf for tree in trees for _, leaf in leaves(tree) if isinstance(leaf, InList | InCustomerioSegment)}
     keys = [leaf.key for leaf in named if isinstance(leaf, InList)]
     numbers = [leaf.id for leaf in named if isinstance(leaf, InCustomerioSegment)]
     rows = PersonList.objects.filter(Q(key__in=keys) | Q(customerio_segment__in=numbers))
     found: dict[str, BitMap] = {}
     for key, number, packed in rows.values_list("key", "customerio_segment", "members"):
-        found[evaluate.list_key(InList(key))] = members = bitmaps.unpack(packed)
+        found[list_key(InList(key))] = members = bitmaps.unpack(packed)
         if number is not None:
-            found[evaluate.list_key(InCustomerioSegment(number))] = members
+            found[list_key(InCustomerioSegment(number))] = members
     return found
 
 

@@ -1,10 +1,14 @@
 """People and events for tests of what is computed from them: taken in by the Track API's own doors, as in life."""
 
+import time
 from datetime import UTC, datetime
 
+from django.db import connection
+from django.db.models import Max
+
 from audiences import clock
-from audiences.models import ProfileKey
-from audiences.people import intake, payloads
+from audiences.models import Event, ProfileChange, ProfileKey
+from audiences.people import intake, lake, payloads
 from audiences.people.payloads import Context
 
 
@@ -24,6 +28,20 @@ def track(id: str, name: str, at: int | None = None, **data) -> None:
     now = clock.now_us()
     body = {"name": name, "data": data, "timestamp": (now if at is None else at) // clock.SECOND}
     intake.accept([payloads.event_v1(id, body, Context(now, "US"))], "track_v1", received_us=now)
+
+
+def until_counted() -> None:
+    """On PostgreSQL a count takes in what no transaction still under way could precede, and other databases of the server have those too."""
+    if connection.vendor != "postgresql" or connection.in_atomic_block:
+        return
+    deadline = time.monotonic() + 60
+    newest = max(
+        Event.objects.aggregate(newest=Max("xid"))["newest"] or 0,
+        ProfileChange.objects.aggregate(newest=Max("xid"))["newest"] or 0,
+    )
+    while lake.take_snapshot().hot < newest:
+        assert time.monotonic() < deadline, "another transaction on this server has been under way for a minute"
+        time.sleep(0.02)
 
 
 def merge(survivor: str, old: str) -> None:

@@ -1,9 +1,11 @@
 """Counting audiences on the real engine: what becomes live, what stays, and what is said where it cannot be counted."""
 
 import hashlib
+import threading
 from datetime import timedelta
 
 import pytest
+from django.db import connections
 from django.utils import timezone
 from pyroaring import BitMap
 
@@ -33,6 +35,7 @@ def publish(key, segment, **fields):
 
 
 def count(*rows, **options):
+    people_in.until_counted()
     return refreshes.refresh(rows, cause=Refresh.Cause.MANUAL, **options)
 
 
@@ -224,6 +227,39 @@ def test_every_32nd_count_is_a_keyframe_and_history_replays_to_the_members(peopl
     assert [index for index, row in enumerate(rows) if row.keyframe is not None] == [0, 32]
     for pk, expected in seen:
         assert history.members_at(Refresh.objects.get(pk=pk)) == expected
+
+
+@as_in_life
+def test_counts_at_the_same_time_leave_one_history_that_replays(people):
+    german, buyers = publish("german", GERMAN), publish("buyers", {"event": "purchase", "count": {"exactly": 1}})
+    failures = []
+
+    def work(person):
+        try:
+            for turn in range(4):
+                track(person, "purchase", turn=turn)
+                count(german, buyers)
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=work, args=(person,)) for person in ("anna", "bert", "carl")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    count(german, buyers)
+
+    assert failures == []
+    for audience in (german, buyers):
+        row = Membership.objects.get(audience=audience)
+        newest = Refresh.objects.filter(audience=audience).order_by("-as_of_us", "-id").first()
+        assert row.refresh == newest
+        assert history.members_at(newest) == members.of(audience)
+        assert not Refresh.objects.filter(audience=audience).exclude(state="done").exists()
+    assert set(members.of(german)) == numbers("anna", "bert")
+    assert len(members.of(buyers)) == 0
 
 
 @as_in_life
