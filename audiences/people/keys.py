@@ -11,9 +11,11 @@ import orjson
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 
-from audiences.models import KeptSecret
+from audiences.clock import DAY
+from audiences.models import EventKey, KeptSecret
 from audiences.people import bulk
 
+EVENT_KEYS_KEPT_US = 30 * DAY
 UNIQUE_KINDS = ("id", "anonymous_id")
 Key = tuple[str, str]  # kind, value: ("email", "ann@example.com")
 
@@ -63,6 +65,12 @@ def event_keys(
         return None
     key = _hash("content", str(profile_no), name, str(given_time_us), properties)
     return key, key
+
+
+def forget_event_keys(before_us: int, at_most: int = 10_000) -> int:
+    """Drop the oldest keys of events that were received before; how many. Call it again while that is `at_most`."""
+    old = EventKey.objects.filter(received_us__lt=before_us).order_by("received_us").values_list("pk", flat=True)
+    return EventKey.objects.filter(pk__in=list(old[:at_most])).delete()[0]
 
 
 def random_key() -> str:

@@ -13,6 +13,7 @@ import orjson
 from django.db import connection
 from django.utils import timezone
 
+from audiences.clock import now_us
 from audiences.models import ChangeLog, Consent, Identity, Profile, ProfileChange, ProfileKey
 from audiences.people import bulk, catalog, keys
 from audiences.people.normalise import FIELDS, Problem
@@ -51,7 +52,7 @@ class _Person:
     bucket_key: str = ""
     new: bool = False
     changed: bool = False
-    consents: dict[str, bool] = field(default_factory=dict)
+    consents: dict[str, tuple[bool, int]] = field(default_factory=dict)  # purpose: granted, said when
     as_stored: tuple[str, ...] = _NOBODY
 
 
@@ -98,13 +99,13 @@ class _Batch:
 
     def __init__(self, rows: Sequence[ProfileRow], source: str, same_email: bool) -> None:
         self.rows, self.source, self.same_email = rows, source, same_email
-        self.at_us = max(row.at_us for row in rows)
+        self.now_us = now_us()
         self.by_key: dict[keys.Key, int] = {}
         self.people: dict[int, _Person] = {}
         self.dead: dict[keys.Key, str] = {}
         self.new_keys: dict[tuple[str, str, int], None] = {}
         self.old_keys: dict[tuple[str, str, int], None] = {}
-        self.consents: dict[tuple[int, str], bool] = {}
+        self.consents: dict[tuple[int, str], tuple[bool, int]] = {}
         self.implied: list[dict[str, str]] = []  # attributes that the key itself says
         self.first_no = self.next_no = 0  # numbers to give away; 0 until the counter is ours
 
@@ -113,7 +114,7 @@ class _Batch:
         outcomes = [self._fold(row) for row in self.rows]
         self._write()
         kept = [row.attributes for row, outcome in zip(self.rows, outcomes, strict=True) if outcome.profile_no]
-        catalog.learn_attributes([*self.implied, *kept], self.at_us)
+        catalog.learn_attributes([*self.implied, *kept], self.now_us)
         return outcomes
 
     # --- Finding
@@ -202,10 +203,10 @@ class _Batch:
         if asked:
             condition, parameters = bulk.among("profile_no", asked)
             rows = bulk.fetch(
-                f"SELECT profile_no, purpose, granted FROM audiences_consent WHERE {condition}",  # noqa: S608 - likewise
+                f"SELECT profile_no, purpose, granted, at_us FROM audiences_consent WHERE {condition}",  # noqa: S608 - likewise
                 parameters,
             )
-            self.consents = {(number, purpose): bool(granted) for number, purpose, granted in rows}
+            self.consents = {(number, purpose): (bool(granted), at_us) for number, purpose, granted, at_us in rows}
 
     # --- Folding
 
@@ -284,11 +285,12 @@ class _Batch:
         if row.created_us is not None and row.created_us != person.created_us:
             person.created_us, person.changed = row.created_us, True
         self._identify(person, given)
-        person.consents.update(
-            (purpose, granted)
-            for purpose, granted in row.consents.items()
-            if self.consents.get((person.profile_no, purpose)) is not granted or purpose in person.consents
-        )
+        for purpose, granted in row.consents.items():
+            before = person.consents.get(purpose) or self.consents.get((person.profile_no, purpose))
+            if before is None or (
+                granted is not before[0] and row.at_us >= before[1]
+            ):  # an older statement that comes late changes nothing
+                person.consents[purpose] = granted, row.at_us
 
     def _identify(self, person: _Person, given: dict[str, str]) -> None:
         if person.kind == ANONYMOUS:
@@ -374,20 +376,18 @@ class _Batch:
             ("identity_no", "profile_no", *_IDENTITY, "created_at"),
             [(p.identity_no, p.profile_no, *p.identity, now) for p in renewed],
         )
-        log_changes([(p.profile_no, ChangeLog.Kind.IDENTITY, "") for p in replaced], self.at_us)
+        log_changes([(p.profile_no, ChangeLog.Kind.IDENTITY, "") for p in replaced], self.now_us)
 
     def _write_consents(self) -> None:
-        said = [
-            (p.profile_no, purpose, granted) for p in self.people.values() for purpose, granted in p.consents.items()
-        ]
+        said = [(p.profile_no, purpose, *what) for p in self.people.values() for purpose, what in p.consents.items()]
         bulk.insert(
             Consent,
             ("profile_no", "purpose", "granted", "at_us", "source"),
-            [(*one, self.at_us, self.source) for one in said],
+            [(*one, self.source) for one in said],
             "ON CONFLICT (profile_no, purpose) DO UPDATE "
             "SET granted = excluded.granted, at_us = excluded.at_us, source = excluded.source",
         )
-        log_changes([(profile_no, ChangeLog.Kind.CONSENT, purpose) for profile_no, purpose, _ in said], self.at_us)
+        log_changes([(profile_no, ChangeLog.Kind.CONSENT, purpose) for profile_no, purpose, *_ in said], self.now_us)
 
 
 def log_changes(changes: Sequence[tuple[int, str, str]], at_us: int) -> None:

@@ -38,6 +38,7 @@ USED_EVERY = timedelta(minutes=1)
 
 _NOBODY = "0" * 64
 View = Callable[..., HttpResponse]
+Fail = Callable[[int, str], HttpResponse]
 
 
 # --- Envelopes
@@ -70,7 +71,7 @@ def _v2_error(refused: Refused) -> dict[str, str]:
 # --- At the door
 
 
-def _api(source: str, at_most: int, fail: Callable[[int, str], HttpResponse], **methods: View) -> View:
+def _api(source: str, at_most: int, fail: Fail, **methods: View) -> View:
     """A view from its methods: who is calling, how large, then the method; refusals in the API's own envelope.
 
     A method gets the request's body, the Context, and the path's parts; it answers or raises Refused.
@@ -94,12 +95,7 @@ def _api(source: str, at_most: int, fail: Callable[[int, str], HttpResponse], **
         if int(request.META.get("CONTENT_LENGTH") or 0) > at_most:
             return fail(413, f"body: larger than {at_most} bytes")
         try:
-            return method(request.body, source, Context(now_us(), ""), request, **parts)
-        except Refused as refused:
-            intake.refuse(source, refused.field, refused.reason, request.body)
-            if fail is _v2:
-                return _answer(400, {"errors": [_v2_error(refused)]})
-            return fail(400, f"{refused.field}: {refused.reason}")
+            return _run(request, method, source, fail, parts)
         except (
             OperationalError
         ) as error:  # the database is away or busy: nothing was committed, so the caller should try again
@@ -109,6 +105,16 @@ def _api(source: str, at_most: int, fail: Callable[[int, str], HttpResponse], **
             return answer
 
     return view
+
+
+def _run(request: HttpRequest, method: View, source: str, fail: Fail, parts: dict[str, Any]) -> HttpResponse:
+    try:
+        return method(request.body, source, Context(now_us(), ""), request, **parts)
+    except Refused as refused:
+        intake.refuse(source, refused.field, refused.reason, request.body)
+        if fail is _v2:
+            return _answer(400, {"errors": [_v2_error(refused)]})
+        return fail(400, f"{refused.field}: {refused.reason}")
 
 
 def _known(header: str) -> bool:

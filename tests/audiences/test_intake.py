@@ -1,6 +1,7 @@
 """What an accepted call leaves behind: events counted once, people merged, removed, suppressed and erased."""
 
 import threading
+import time
 
 import orjson
 import pytest
@@ -27,7 +28,7 @@ from audiences.models import (
     SegmentVersion,
     Tombstone,
 )
-from audiences.people import intake, profiles, removal
+from audiences.people import intake, keys, profiles, removal
 from audiences.people.payloads import Context, entity_v2
 from audiences.services import lists
 
@@ -190,6 +191,49 @@ def test_twenty_threads_on_the_same_few_people_make_each_of_them_once():
     assert Profile.objects.count() == Identity.objects.filter(replaced_at=None).count() == 7
     assert Event.objects.count() == 35
     assert sorted(Profile.objects.values_list("pk", flat=True)) == list(range(1, 8))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_calls_that_wait_are_committed_together_and_one_that_fails_fails_alone(monkeypatch):
+    """Twelve threads; whatever is taken in with the poisoned call is taken in again without it."""
+    sizes, failures, really = [], [], intake._take_in
+
+    def watched(calls, *rest):
+        sizes.append(len(calls))
+        time.sleep(0.02)  # let the others gather
+        if any(call.name == "poison" for call in calls):
+            raise ValueError("poisoned")
+        return really(calls, *rest)
+
+    monkeypatch.setattr(intake, "_take_in", watched)
+    ready = threading.Barrier(12)
+
+    def send(index):
+        try:
+            ready.wait()
+            _accept(_event(f"p{index}", name="poison" if index == 5 else "purchase"))
+        except ValueError:
+            failures.append(index)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=send, args=(index,)) for index in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == [5]
+    assert Event.objects.count() == 11
+    assert max(sizes) > 1
+
+
+@db
+def test_keys_of_events_are_forgotten_after_thirty_days():
+    _accept(_event("1", id="a"))
+    assert keys.forget_event_keys(NOW) == 0
+    assert keys.forget_event_keys(NOW + 1) == 1
+    _accept(_event("1", id="a"))
+    assert Event.objects.count() == 2
 
 
 # --- Events and what they teach

@@ -208,6 +208,14 @@ def test_consent_given_and_taken_in_one_batch_is_taken():
     assert Consent.objects.get().granted is False
 
 
+def test_an_older_statement_about_consent_that_comes_late_changes_nothing():
+    _upsert(_row("1", {"consent_analytics": False}))
+    _upsert(_row("1", {"consent_analytics": True}, at_us=NOW - 1))
+    assert list(Consent.objects.values_list("granted", "at_us")) == [(False, NOW)]
+    _upsert(_row("1", {"consent_analytics": True}, at_us=NOW + 1))
+    assert list(Consent.objects.values_list("granted", "at_us")) == [(True, NOW + 1)]
+
+
 def test_created_at_is_when_the_person_began():
     (made,) = _upsert(_row("1", {"created_at": 1_500_000_000}))
     assert Profile.objects.get(pk=made.profile_no).created_us == 1_500_000_000_000_000

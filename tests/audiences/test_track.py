@@ -8,12 +8,14 @@ from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audiences.models import ApiKey, AuditEntry, Event, Profile, ProfileKey, RefusedRow, Workspace
+from audiences.people import intake
 from audiences.services import api_keys, lists
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("audiences.track_urls")]
@@ -225,6 +227,20 @@ def test_a_body_over_its_limit_is_413_in_the_envelope_of_its_api(call):
         "POST", "/api/v2/batch", {"batch": [_person("event", name="x", attributes={"a": "b" * 33_000})]}
     )
     assert (status, body["errors"][0]["field"]) == (400, "body")
+
+
+def test_a_segment_number_may_be_absurd(call):
+    for number in (0, 2**31, 10**30):
+        assert call("POST", f"/api/v1/segments/{number}/add_customers", {"ids": ["1"]})[0] == 404
+
+
+def test_a_busy_database_is_503_and_worth_another_try(call, monkeypatch):
+    def busy(*_):
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(intake, "_take_in", busy)
+    answer = call.raw("POST", "/api/v1/customers/1/events", b'{"name": "x"}')
+    assert (answer.status_code, answer["Retry-After"]) == (503, "1")
 
 
 def test_a_wrong_method_is_told_the_right_one(call):

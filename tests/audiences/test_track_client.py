@@ -1,13 +1,18 @@
 """Customer.io's own Python client, unmodified, against a real server over TLS."""
 
 import ipaddress
+import itertools
+import os
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -17,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from customerio import CustomerIO, CustomerIOException
 
+from audiences.people import keys
 from tests.journeys.deployment import ROOT, Deployment
 
 
@@ -172,6 +178,42 @@ def test_the_unmodified_python_client_drives_the_whole_track_api(server):
     with pytest.raises(CustomerIOException, match="401"):
         server.client((server.pair[0], "wrong")).identify(id="1")
     client.close()
+
+
+@pytest.mark.slow
+def test_nothing_that_was_answered_is_lost_when_the_process_is_killed(tmp_path):
+    server = Server(tmp_path)
+    answered = []
+
+    def send(index):
+        with server.client() as client:
+            for n in itertools.count():
+                try:
+                    client.track(f"p{index}", "purchase", {"n": n}, id=f"{index}-{n}")
+                except CustomerIOException:
+                    return
+                answered.append(f"{index}-{n}")
+
+    threads = [threading.Thread(target=send, args=(index,)) for index in range(6)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 60
+    while len(answered) < 100 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    for pid in (server.process.pid, *children):
+        os.kill(int(pid), signal.SIGKILL)
+    for thread in threads:
+        thread.join()
+    server.process.wait()
+    stored = [key for (key,) in server.rows("SELECT event_key FROM audiences_event")]
+    known = {key for (key,) in server.rows("SELECT key FROM audiences_eventkey")}
+    ((logged,),) = server.rows("SELECT COUNT(*) FROM audiences_changelog WHERE kind = 'event'")
+    server.deployment.remove()
+    assert len(answered) >= 100
+    assert {keys.event_keys(0, ("id", ""), "", event_id, None, "")[0] for event_id in answered} <= set(stored)
+    assert set(stored) == known
+    assert len(stored) == len(known) == logged
 
 
 @pytest.mark.slow
