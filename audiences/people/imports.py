@@ -228,21 +228,17 @@ class _Import:
         staged = lake.stage_events(pa.concat_tables(batch.events), origin="import") if batch.events else []
         faults.point("import.staged")
         began = time.monotonic()
-        try:
-            with transaction.atomic():
-                self.claim.guard()
-                if staged:
-                    lake.publish(staged, import_file=self.row)
-                RefusedRow.objects.bulk_create(batch.refused, batch_size=1_000)
-                self.row.rows_read += batch.read
-                self.row.rows_accepted += batch.accepted
-                self.row.rows_refused += batch.read - batch.accepted
-                self.row.bytes_read = bytes_read
-                self.row.save(update_fields=["rows_read", "rows_accepted", "rows_refused", "bytes_read"])
-                faults.point("import.before_commit")
-        except BaseException:
-            lake.discard(staged)
-            raise
+        with lake.publishing(staged):
+            self.claim.guard()
+            if staged:
+                lake.publish(staged, import_file=self.row)
+            RefusedRow.objects.bulk_create(batch.refused, batch_size=1_000)
+            self.row.rows_read += batch.read
+            self.row.rows_accepted += batch.accepted
+            self.row.rows_refused += batch.read - batch.accepted
+            self.row.bytes_read = bytes_read
+            self.row.save(update_fields=["rows_read", "rows_accepted", "rows_refused", "bytes_read"])
+            faults.point("import.before_commit")
         faults.point("import.committed")
         time.sleep(min(time.monotonic() - began, 1.0))  # let the others write
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from django.db import transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -254,6 +254,25 @@ def test_a_flush_that_finds_rows_gone_changes_nothing(monkeypatch):
     Event.objects.filter(event_key=f"{1:032x}").delete()
     assert lake.flush() == 1
     assert now() == [2]
+
+
+def test_a_commit_whose_answer_was_lost_keeps_its_files(monkeypatch):
+    accept(event(1))
+    commit, publish = connection.commit, manifest.publish
+
+    def unheard():
+        commit()
+        raise OperationalError("the connection was lost")
+
+    def publish_unheard(staged, **options):
+        monkeypatch.setattr(connection, "commit", unheard)
+        return publish(staged, **options)
+
+    monkeypatch.setattr(manifest, "publish", publish_unheard)
+    with pytest.raises(OperationalError):
+        lake.flush()
+    monkeypatch.undo()
+    assert (Event.objects.count(), now()) == (0, [1])
 
 
 def test_a_flusher_that_lost_its_job_writes_nothing():

@@ -27,6 +27,7 @@ from audiences.people.lake.manifest import (
     one_moment,
     pin,
     publish,
+    publishing,
     repin,
     take_snapshot,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "pin",
     "project_profiles",
     "publish",
+    "publishing",
     "repin",
     "stage_events",
     "sweep_files",

@@ -112,7 +112,7 @@ def _rewrite(rows: Sequence[LakeFile], still_mine: Callable[[], None] | None) ->
     if not file.rows:
         discard(staged)
         staged = []
-    with manifest.swap(staged):
+    with manifest.publishing(staged):
         if still_mine:
             still_mine()
         number = manifest.publish(staged)

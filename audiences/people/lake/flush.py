@@ -27,7 +27,7 @@ def flush(*, limit: int | None = None, still_mine: Callable[[], None] | None = N
     staged = stage_events(table, origin="flush")
     faults.point("flush.staged")
     started = time.monotonic()
-    with manifest.swap(staged):
+    with manifest.publishing(staged):
         if still_mine:
             still_mine()
         manifest.publish(staged)

@@ -153,7 +153,7 @@ def live_at(manifest: int) -> Q:
 
 
 @contextlib.contextmanager
-def swap(staged: Sequence[Staged]) -> Iterator[None]:
+def publishing(staged: Sequence[Staged]) -> Iterator[None]:
     """A transaction that publishes staged files; if what is done inside fails, they are unlinked.
 
     They are left to the orphan sweep where it was the commit that failed: the database may have them all the same.

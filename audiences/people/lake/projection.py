@@ -29,7 +29,7 @@ def project_profiles(*, still_mine: Callable[[], None] | None = None) -> int:
         size = scratch.stat().st_size
     faults.point("project.staged")
     staged = [Staged(kind="profiles", path=path, rows=rows, bytes=size, columns=typed, origin="projection")]
-    with manifest.swap(staged):
+    with manifest.publishing(staged):
         if still_mine:
             still_mine()
         number = manifest.publish(staged)
