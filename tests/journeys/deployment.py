@@ -66,6 +66,21 @@ class Deployment:
     def json(self, *words: str, **env: str):
         return json.loads(self.manage(*words, **env).stdout)
 
+    def shell_json(self, script: str, mark: str):
+        """What a script run inside the installation prints as JSON behind `mark`."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", "shell", "-v", "0"],
+            input=script + "\n",
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith(f"{mark} ")]
+        assert lines, f"{done.stdout}\n{done.stderr}"
+        return json.loads(lines[-1].removeprefix(f"{mark} "))
+
     def launch(self, *words: str, **env: str) -> subprocess.Popen[bytes]:
         """Start `manage.py WORDS` in a process group of its own."""
         return subprocess.Popen(
@@ -77,9 +92,9 @@ class Deployment:
             stderr=subprocess.STDOUT,
         )
 
-    def up(self, *words: str, wait: float = 40, **env: str) -> None:
+    def up(self, *words: str, command: str = "up", wait: float = 40, **env: str) -> None:
         """Start everything and wait until the web process answers."""
-        self.process = self.launch("up", *words, STOP_WITH_PARENT="1", **env)
+        self.process = self.launch(command, *words, STOP_WITH_PARENT="1", **env)
         deadline = time.monotonic() + wait
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"up ended:\n{self.log()}"
