@@ -1,0 +1,230 @@
+"""A small workspace for tests of pages: one user of each role, people with events, audiences in every state, a connection with a run."""
+
+import functools
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth.hashers import make_password
+from django.utils import timezone
+from pyroaring import BitMap
+
+from audiences import bitmaps
+from audiences.models import Audience, Identity, ImportFile, PersonList, Refresh, RefusedRow, User, Workspace
+from audiences.services import audiences, refreshes
+from destinations.models import Account as PlatformAccount
+from destinations.models import Destination, Eligibility, Ledger, Mapping, Operation, Rejection, Run
+from tests.audiences.people_in import identify, number, track
+
+PASSWORD = "a-long-password-1"
+CART: dict[str, Any] = {
+    "all": [
+        {"event": "add_to_cart", "count": {"at_least": 1}, "within": "24h"},
+        {"event": "purchase", "count": {"exactly": 0}, "within": "3d"},
+    ]
+}
+BUYERS: dict[str, Any] = {"event": "purchase", "count": {"at_least": 1}, "within": "7d"}
+
+
+@dataclass
+class Filled:
+    users: dict[str, User]
+    cart: Audience
+    buyers: Audience
+    draft: Audience
+    destination: Destination
+    mapping: Mapping
+    run: Run
+    import_file: ImportFile
+
+    @property
+    def person(self) -> int:
+        return number("ann")
+
+
+def users() -> dict[str, User]:
+    """One of each role, all with the same password, in a workspace that is set up."""
+    Workspace.objects.update_or_create(
+        pk=1,
+        defaults={
+            "name": "Harbour Goods",
+            "timezone": "Europe/Berlin",
+            "consent_policy": {"default": "opt_out", "by_country": {}},
+        },
+    )
+    return {
+        role: User.objects.create(email=f"{role}@example.com", password=_hashed(), role=role, name=role.title())
+        for role in User.Role.values
+    }
+
+
+@functools.cache
+def _hashed() -> str:
+    """Hashing takes its time by design; once is enough for all tests."""
+    return make_password(PASSWORD)
+
+
+def audience(key: str, segment: dict[str, Any] | None, owner: User, purpose: str = "retargeting") -> Audience:
+    made = audiences.create(actor=owner, key=key, purpose=purpose, definition_owner=owner)
+    if segment is not None:
+        draft = audiences.save_draft(actor=owner, audience=made, segment=segment)
+        audiences.publish(actor=owner, version=draft, reason="First version")
+    return Audience.objects.get(pk=made.pk)
+
+
+def fill() -> Filled:
+    """People are taken in and audiences counted by the real doors; what a platform has said is written as rows."""
+    people = users()
+    owner = people["marketer"]
+    identify("ann", email="ann@shop.example", phone="+4915112345678", first_name="Ann", country="DE", tier="gold")
+    identify("bob", email="bob@shop.example", country="FR")
+    track("ann", "add_to_cart", product="Oilskin jacket")
+    track("bob", "add_to_cart", product="Sea boots")
+    track("bob", "purchase", value=120)
+    cart, buyers = audience("meta_cart_24h", CART, owner), audience("meta_buyers_7d", BUYERS, owner, "suppression")
+    draft = audience("not_yet", None, owner, "analytics")
+    cart.excluded_by.add(buyers)
+    refreshes.refresh([cart, buyers], cause=Refresh.Cause.MANUAL)
+    PersonList.objects.create(key="staff", name="Staff", members=bitmaps.pack(BitMap([number("ann")])), count=1)
+    account = PlatformAccount.objects.create(key="meta:act_1")
+    target = Destination.objects.create(
+        key="meta_main",
+        name="Meta EU",
+        kind="meta",
+        config={"ad_account_id": "act_1"},
+        account=account,
+        state="connected",
+        state_words="Connected to Harbour Goods EU (act_1, EUR); may edit audiences.",
+        checked_at=timezone.now(),
+    )
+    mapping = Mapping.objects.create(
+        audience=cart, destination=target, identifiers=["email"], state="live", remote_id="2385", remote_name=cart.key
+    )
+    done = Refresh.objects.filter(audience=cart, state="done").latest("pk")
+    identity = Identity.objects.get(profile_no=number("ann"))
+    sent = bitmaps.pack(BitMap([identity.identity_no]))
+    Ledger.objects.create(mapping=mapping, refresh=done, base=sent, present=sent, ever_sent=sent)
+    for position, (step, out) in enumerate((("removed", 0), ("consent", 0), ("excluded", 0), ("unreachable", 0))):
+        Eligibility.objects.create(
+            mapping=mapping, refresh=done, position=position, step=step, out_count=out, remaining=1
+        )
+    now = timezone.now()
+    run = Run.objects.create(
+        mapping=mapping,
+        refresh=done,
+        state="partial",
+        trigger="schedule",
+        planned_adds=2,
+        planned_removes=0,
+        unchanged=0,
+        added=1,
+        rejected=1,
+        batches_planned=1,
+        batches_done=1,
+        started_at=now - timedelta(minutes=2),
+        finished_at=now - timedelta(minutes=1),
+    )
+    operation = Operation.objects.create(
+        mapping=mapping,
+        run=run,
+        lane="bulk",
+        kind="add",
+        cause="diff",
+        fence=1,
+        remote_id="2385",
+        identities=sent,
+        count=2,
+        accepted=1,
+        rejected=1,
+        state="settled",
+        request_id="AbCdEf",
+        http_status=200,
+        prepared_at=now,
+        sent_at=now,
+        open=False,
+    )
+    Rejection.objects.create(
+        mapping=mapping,
+        identity_no=999_999,
+        kind="add",
+        code="2650",
+        reason="The platform could not read the phone number",
+        operation=operation,
+    )
+    file = ImportFile.objects.create(
+        kind="profiles",
+        name="customers.csv",
+        path="/nowhere/customers.csv",
+        state="done",
+        rows_read=3,
+        rows_accepted=2,
+        rows_refused=1,
+        bytes_total=90,
+        bytes_read=90,
+        mapping={"columns": {"id": "customer_id"}, "event_name": ""},
+        finished_at=now,
+    )
+    RefusedRow.objects.create(
+        source="import", import_file=file, line=3, field="email", reason="is not an e-mail address",
+        raw='["7", "secret-person@@shop.example"]',
+    )  # fmt: skip
+    return Filled(people, cart, buyers, draft, target, mapping, run, file)
+
+
+def running(mapping: Mapping) -> Run:
+    """A run in the middle of sending."""
+    return Run.objects.create(
+        mapping=mapping,
+        state="sending",
+        trigger="person",
+        planned_adds=48_210,
+        planned_removes=10,
+        unchanged=5,
+        added=18_400,
+        batches_planned=92,
+        batches_done=36,
+        started_at=timezone.now() - timedelta(seconds=80),
+    )
+
+
+def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
+    """Every page that answers to GET, with the roles that may see it."""
+    everybody = ("admin", "marketer", "buyer", "operator")
+    staff = ("admin", "marketer", "operator")
+    makers, admin = ("admin", "operator"), ("admin",)
+    cart, pk = world.cart.key, world.mapping.pk
+    return {
+        "/audiences/": everybody,
+        "/audiences/?q=nothing-like-it": everybody,
+        f"/audiences/{cart}/": everybody,
+        f"/audiences/{world.draft.key}/": everybody,
+        f"/audiences/{cart}/connections/": everybody,
+        "/people/": staff,
+        f"/people/{world.person}/": staff,
+        f"/people/{world.person}/audiences/{cart}/": staff,
+        "/imports/": staff,
+        "/imports/new/": makers,
+        f"/imports/{world.import_file.pk}/": staff,
+        "/imports/refused/": staff,
+        "/destinations/": everybody,
+        "/destinations/new/": makers,
+        "/destinations/new/meta/": makers,
+        "/destinations/new/google/": makers,
+        "/destinations/meta_main/": everybody,
+        "/destinations/meta_main/edit/": makers,
+        f"/connections/new/?audience={world.buyers.key}&destination=meta_main": makers,
+        f"/connections/{pk}/": everybody,
+        f"/connections/{pk}/edit/": makers,
+        f"/connections/{pk}/do/pause/": makers,
+        f"/connections/{pk}/do/freeze/": makers,
+        f"/connections/{pk}/do/retire/": makers,
+        "/runs/": everybody,
+        "/runs/?state=trouble": everybody,
+        f"/runs/{world.run.pk}/": everybody,
+        "/settings/": admin,
+        "/settings/consent/": admin,
+        "/settings/users/": admin,
+        "/settings/keys/": admin,
+        "/settings/jobs/": admin,
+        "/account/": everybody,
+    }
