@@ -107,10 +107,10 @@ class NewPasswordForm(forms.Form):
 
 class ConsentForm(forms.Form):
     consent = forms.ChoiceField(
-        label="Consent",
+        label="People who have said nothing",
         choices=CONSENT,
         widget=forms.RadioSelect,
-        help_text="What holds for people who have said nothing. Nobody is sent anywhere before this is answered.",
+        help_text="Nobody is sent anywhere before this is answered.",
     )
     opt_in_countries = forms.CharField(
         label="Countries where it is opt-in",
@@ -169,9 +169,7 @@ class WorkspaceForm(forms.Form):
     name = forms.CharField(label="Workspace name", max_length=100)
     timezone = forms.ChoiceField(label="Time zone", choices=_timezones, initial="UTC")
     currency = forms.ChoiceField(choices=_codes(CURRENCIES), initial="EUR")
-    default_region = forms.ChoiceField(
-        label="Country of phone numbers without a prefix", choices=_codes(REGIONS), initial="US"
-    )
+    default_region = forms.ChoiceField(label="Phone country", choices=_codes(REGIONS), initial="US")
 
 
 class SetupForm(NewPasswordForm, WorkspaceForm, ConsentForm):
