@@ -205,7 +205,9 @@ def _confirm(work: Sync) -> None:
                 receipts.ask(operation, work.connector, settle=work.lease.settle, now=work.now())
                 ledger.renew(work.lease, now=work.now())
         moments = [o.poll_at for o in calls.open_receipts(work.mapping.pk) if o.poll_at]
-        due = ledger.look(work.mapping.pk, now=work.now()).next_due_at
+        view = ledger.look(work.mapping.pk, now=work.now())
+        # Where it is known by now who is there, putting a late effect right can wait for a later run.
+        due = view.next_due_at if view.state.unknown else None
         if due is not None:
             moments.append(due)
         if not moments:
