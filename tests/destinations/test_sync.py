@@ -18,7 +18,7 @@ from tests.audiences.people_in import identify, merge, track
 from tests.destinations import scene
 from tests.destinations.scene import hashes, sha
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)  # marks of the change log are transactions on PostgreSQL
 
 
 def person(*ids, **attributes):
