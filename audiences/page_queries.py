@@ -11,7 +11,7 @@ from django.db.models import Count, Min, OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
 from audiences import charts, clock
-from audiences.models import Audience, AuditEntry, ImportFile, Refresh, RefusedRow, SegmentVersion, User
+from audiences.models import Audience, AuditEntry, ImportFile, Job, Refresh, RefusedRow, SegmentVersion, User
 
 # A size this far from the median of the week before is worth a look; below so many people it is chance.
 SWING = 0.25
@@ -78,6 +78,14 @@ class Refusal:
     reason: str
     count: int
     line: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Something that goes on in the background, in words, and how much of it is done."""
+
+    words: str
+    percent: int
 
 
 def catalog(*, words: str = "", only: str = "", user: User | None = None) -> Catalog:
@@ -197,6 +205,12 @@ def refused_by_reason(import_file: ImportFile, *, limit: int = 20) -> list[Refus
         .order_by("-number", "field", "reason")
     )
     return [Refusal(row["field"], row["reason"], row["number"], row["first"]) for row in rows[:limit]]
+
+
+def working() -> Work | None:
+    """Long work that tells everybody how far it is: a running job whose progress has `step` and `percent`."""
+    job = Job.objects.filter(lease_until__isnull=False, progress__has_key="percent").order_by("started_at").first()
+    return Work(str(job.progress.get("step", "")), int(job.progress["percent"])) if job else None
 
 
 def activity(object_type: str, object_key: str, *, limit: int = 20) -> list[AuditEntry]:

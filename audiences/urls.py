@@ -37,6 +37,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("settings/users/<int:pk>/", settings.user, name="user"),
     path("settings/keys/", settings.keys, name="keys"),
     path("settings/keys/<int:pk>/revoke/", settings.revoke_key, name="revoke-key"),
+    path("working/", jobs.working, name="working"),
     path("settings/jobs/", jobs.jobs, name="jobs"),
     *track_urls.urlpatterns,
 ]

@@ -625,3 +625,22 @@ def test_the_trail_reads_in_words(world):
     assert "Version published: v1" in page
     assert "First version" in page
     assert "audience.published" not in page
+
+
+def test_the_demo_tells_on_every_page_how_far_it_is_filled_and_loads_anew_when_it_is(world, settings):
+    client = as_(world, "buyer")
+    job = Job.objects.create(
+        task="some.filling", key="x", lease_until=timezone.now(), progress={"step": "Taking events in", "percent": 45}
+    )
+    assert "Taking events in" not in text(client.get("/audiences/"))
+    settings.DEMO = True
+    page = text(client.get("/runs/"))
+    assert "Taking events in" in page
+    assert 'value="45"' in page
+    asked = client.get("/working/", headers={"HX-Request": "true"})
+    assert "HX-Refresh" not in asked
+    assert "<html" not in text(asked)
+    Job.objects.filter(pk=job.pk).update(lease_until=None)
+    assert client.get("/working/", headers={"HX-Request": "true"})["HX-Refresh"] == "true"
+    assert "Taking events in" not in text(client.get("/runs/"))
+    assert client.get("/working/").status_code == 200
