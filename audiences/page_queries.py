@@ -2,12 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from statistics import median
+from typing import Any
 
-from django.db.models import Count, Min, OuterRef, QuerySet, Subquery
+from django.db.models import Count, Min, OuterRef, QuerySet, Subquery, TextField
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from audiences import charts, clock
@@ -21,8 +23,14 @@ LATE = 3
 LATE_AT_LEAST = timedelta(minutes=15)
 BY_TROUBLE = {"Problem": 0, "Watch": 1, "Not counted": 2, "Counting": 3, "Healthy": 4, "Paused": 5}
 
-_BULK = ("membership__members", "membership__refresh__keyframe", "membership__refresh__entered",
-         "membership__refresh__left", "membership__refresh__rule_counts", "live_version__segment")  # fmt: skip
+# A catalogue of 500 audiences is read in one go, so only what it shows is.
+_SHOWN = (
+    "key", "name", "description", "purpose", "cadence_seconds", "invalid_reason", "archived_at", "created_at", "refresh_due_at",
+    "definition_owner__name", "definition_owner__email", "sync_owner__name", "sync_owner__email",
+    "live_version__number", "live_version__sentence", "live_version__published_at",
+    "membership__count", "membership__refresh__as_of_us",
+)  # fmt: skip
+_RECENT = 9  # days that health looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +49,16 @@ class Row:
     size: int | None
     counted_at_us: int | None
     change: int | None
-    days: tuple[charts.Point, ...]
     health: Health
+    daily: str = field(repr=False)  # Membership.daily as JSON text: only what is drawn is read whole
+
+    @property
+    def days(self) -> tuple[charts.Point, ...]:
+        """The last 90 days, one by one; nothing before the first count."""
+        known = [(date.fromisoformat(day), count) for day, count in json.loads(self.daily or "[]")]
+        if not known:
+            return ()
+        return tuple(charts.every_day(known, max(timezone.now().date(), known[-1][0]), days=90))
 
     @property
     def spark(self) -> charts.Spark:
@@ -123,7 +139,7 @@ def row(key: str) -> Row | None:
 
 
 def health_of(
-    audience: Audience, size: int | None, days: Sequence[charts.Point], last: Refresh | None, now: datetime
+    audience: Audience, size: int | None, recent: Mapping[date, int], counted_at_us: int | None, now: datetime
 ) -> Health:
     """What is so, since when, and what to do."""
     state = getattr(audience, "last_state", None)
@@ -139,11 +155,11 @@ def health_of(
             "Problem",
             f"The last count failed: {_end(getattr(audience, 'last_error', '') or 'no reason was kept')}{older}",
         )
-    if last is None or size is None:
+    if counted_at_us is None or size is None:
         return Health("Counting", "It is being counted for the first time.")
-    counted = clock.from_us(last.as_of_us)
+    counted = clock.from_us(counted_at_us)
     late = max(LATE * timedelta(seconds=audience.cadence_seconds), LATE_AT_LEAST)
-    usual = _usual(days)
+    usual = _usual(recent, now)
     if usual and usual >= SWING_FROM and abs(size - usual) / usual >= SWING:
         share = abs(size - usual) / usual
         since = _since_version(audience, now)
@@ -225,32 +241,44 @@ def _audiences() -> QuerySet[Audience]:
         Audience.objects.select_related(
             "live_version", "definition_owner", "sync_owner", "membership", "membership__refresh"
         )
-        .defer(*_BULK)
-        .annotate(last_state=Subquery(latest.values("state")[:1]), last_error=Subquery(latest.values("error")[:1]))
+        .only(*_SHOWN)
+        .annotate(
+            last_state=Subquery(latest.values("state")[:1]),
+            last_error=Subquery(latest.values("error")[:1]),
+            daily=Cast("membership__daily", TextField()),
+        )
     )
 
 
-def _row(audience: Audience, now: datetime) -> Row:
+def _row(audience: Any, now: datetime) -> Row:
     membership = getattr(audience, "membership", None)  # the reverse one-to-one of an uncounted audience is missing
     if membership is None:
-        return Row(audience, None, None, None, (), health_of(audience, None, (), None, now))
-    known = [(date.fromisoformat(day), count) for day, count in membership.daily]
-    today = now.date()
-    days = tuple(charts.every_day(known, max([today, *(day for day, _ in known)]), days=90))
-    before = dict(known).get(today - timedelta(days=7))
+        return Row(audience, None, None, None, health_of(audience, None, {}, None, now), "")
+    recent = _recent(audience.daily or "[]")
+    before = recent.get(now.date() - timedelta(days=7))
     return Row(
         audience,
         membership.count,
         membership.refresh.as_of_us,
         None if before is None else membership.count - before,
-        days,
-        health_of(audience, membership.count, days, membership.refresh, now),
+        health_of(audience, membership.count, recent, membership.refresh.as_of_us, now),
+        audience.daily or "",
     )
 
 
-def _usual(days: Sequence[charts.Point]) -> float | None:
-    """The median of the seven days before the last one, where at least three are known."""
-    before = [count for _, count in days[-8:-1] if count is not None]
+def _recent(daily: str) -> dict[date, int]:
+    """The last days of Membership.daily, without reading the others."""
+    start = len(daily)
+    for _ in range(_RECENT):
+        start = daily.rfind("[", 1, start)
+        if start < 0:
+            return {date.fromisoformat(day): count for day, count in json.loads(daily)}
+    return {date.fromisoformat(day): count for day, count in json.loads(f"[{daily[start:]}")}
+
+
+def _usual(recent: Mapping[date, int], now: datetime) -> float | None:
+    """The median of the seven days before today, where at least three are known."""
+    before = [count for day, count in recent.items() if timedelta(0) < now.date() - day <= timedelta(days=7)]
     return median(before) if len(before) >= 3 else None
 
 

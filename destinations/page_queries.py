@@ -110,6 +110,14 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """A connection as a list of audiences shows it. `trouble` is what keeps it from its work, in a word or two; empty: nothing."""
+
+    mapping: Connection
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reason:
     """Why so many rows were refused, and what may be done."""
 
@@ -189,12 +197,17 @@ def connection(pk: int) -> Seen | None:
     return found[0] if found else None
 
 
-def states(audience_ids: Iterable[int]) -> dict[int, list[Connection]]:
-    """For lists: the connections of these audiences that are not retired, with their destinations. One query."""
+def cells(audience_ids: Iterable[int]) -> dict[int, list[Cell]]:
+    """For lists: the connections of these audiences that are not retired. One query."""
     rows = Connection.objects.filter(audience__in=list(audience_ids)).exclude(state=Connection.State.RETIRED)
-    found: dict[int, list[Connection]] = {}
-    for row in rows.select_related("destination").order_by("destination__name"):
-        found.setdefault(row.audience_id, []).append(row)
+    last = Run.objects.filter(mapping=OuterRef("pk"), rehearsal=False, state__in=ENDED).order_by("-pk")
+    found: dict[int, list[Cell]] = {}
+    for row in (
+        rows.annotate(last_state=Subquery(last.values("state")[:1]))
+        .select_related("destination")
+        .order_by("destination__name")
+    ):
+        found.setdefault(row.audience_id, []).append(Cell(row, _trouble(row, row.last_state)))
     return found
 
 
@@ -302,6 +315,16 @@ def told(run: Run) -> dict[str, int]:
     """What has been sent so far, for the words beside Cancel."""
     sums = run.operations.exclude(state=Operation.State.PREPARED).values("kind").annotate(number=Sum("count"))
     return {row["kind"]: row["number"] or 0 for row in sums.order_by()}
+
+
+def _trouble(mapping: Connection, last_state: str | None) -> str:
+    if mapping.state not in (Connection.State.LIVE, Connection.State.TRIAL, Connection.State.PAUSED):
+        return ""
+    if mapping.destination.state == Destination.State.REFUSED:
+        return "reconnect"
+    if mapping.blocked_reason:
+        return "stopped"
+    return "failing" if last_state in (Run.State.FAILED, Run.State.INTERRUPTED) else ""
 
 
 def _last_run() -> Subquery:

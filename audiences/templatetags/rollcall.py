@@ -1,5 +1,6 @@
 """How values read on every page: numbers, ages, health, icons, and what a role may do. It looks nothing up."""
 
+import functools
 from datetime import datetime
 from typing import Any
 
@@ -97,6 +98,7 @@ STATES = {
 
 
 @register.simple_tag
+@functools.cache
 def icon(name: str, label: str = "") -> SafeString:
     """An icon of static/icons.svg; without a label it is decoration and not read out."""
     if label:

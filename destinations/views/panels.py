@@ -32,6 +32,6 @@ def catalog(request: HttpRequest) -> HttpResponse:
         for number in request.GET.getlist("a")[:100]
         if number.isascii() and number.isdigit() and len(number) < 18
     ]
-    states = page_queries.states(numbers)
-    context = {"cells": [(number, states.get(number, [])) for number in numbers]}
+    found = page_queries.cells(numbers)
+    context = {"cells": [(number, found.get(number, [])) for number in numbers]}
     return page(request, "destinations/catalog_cells.html", context, fragment="cells")

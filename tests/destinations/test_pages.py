@@ -310,6 +310,22 @@ def test_the_catalogues_cells_come_in_one_answer(world, django_assert_num_querie
     assert f'id="connections-{world.buyers.pk}"' in part
 
 
+def test_the_catalogues_cells_say_what_keeps_a_connection_from_its_work(world):
+    def words() -> str:
+        return text(as_(world, "buyer").get(f"/panels/catalog/?a={world.cart.pk}", headers={"HX-Request": "true"}))
+
+    assert "failing" not in words()
+    run = Run.objects.create(mapping=world.mapping, state="failed", trigger="schedule")
+    assert "failing" in words()
+    Mapping.objects.update(blocked_reason="The audience is gone on the platform.")
+    assert "stopped" in words()
+    Destination.objects.update(state="refused")
+    assert "reconnect" in words()
+    Mapping.objects.update(state="rehearsal")
+    assert "reconnect" not in words(), "a rehearsal sends nothing"
+    run.delete()
+
+
 # --- Runs.
 
 
