@@ -16,6 +16,7 @@ from audiences import clock, jobs
 from audiences.models import Alias, Counter, Event, Job, LakeFile, Pin, Profile, ProfileChange
 from audiences.people import lake
 from audiences.people.lake import files, manifest, upkeep
+from audiences.people.lake.staging import sweep_spill
 from tests.audiences.lake_people import accept, at, event, profile
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -432,3 +433,15 @@ def test_text_survives_the_way_through_database_and_file():
     lake.flush()
     (kept,) = rows(lake.take_snapshot())
     assert kept == {**hot, "hot_mark": kept["hot_mark"]}
+
+
+def test_what_a_killed_process_spilled_goes_a_day_later(settings, tmp_path):
+    settings.DATA_DIR = tmp_path
+    old, young, engine = (tmp_path / "spill" / name for name in ("lake-1", "lake-2", "engine-1"))
+    for folder in (old, young, engine):
+        folder.mkdir(parents=True)
+        (folder / "block.tmp").write_bytes(b"x")
+    for folder in (old, engine):
+        os.utime(folder, (time.time() - 100_000,) * 2)
+    assert sweep_spill() == 1
+    assert [folder.exists() for folder in (old, young, engine)] == [False, True, True]

@@ -31,11 +31,20 @@ class Mark:
 
 MARK = {
     "sqlite": Mark("id", "coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{table}'), 0)"),
-    # Below the snapshot's xmin every transaction has ended. Inside a transaction that has itself written (no reader's
-    # has, but a test's may) its own rows count as well.
+    # Every transaction before the first one in progress has ended. Those known to belong to other databases of the server
+    # do not count, or somebody's long one would keep our rows from view. Inside a transaction that has itself written
+    # (no reader's has, but a test's may) its own rows count as well.
     "postgresql": Mark(
         "xid",
-        "coalesce(pg_current_xact_id_if_assigned()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1)",
+        """
+        (SELECT coalesce(
+            pg_current_xact_id_if_assigned()::text::bigint,
+            (SELECT min(running::text::bigint) - 1 FROM pg_snapshot_xip(pg_current_snapshot()) AS running
+              WHERE NOT EXISTS (
+                SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
+                 WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted
+                   AND transactionid = running::xid AND datname <> current_database())),
+            pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1))""",
     ),
 }
 PROFILES = pa.schema(

@@ -254,6 +254,7 @@ _SNAPSHOT = {
                {MARK["sqlite"].highest.format(table="audiences_profilechange")},
                {MARK["sqlite"].highest.format(table="audiences_changelog")}""",
     "postgresql": f"""
-        SELECT coalesce((SELECT value FROM audiences_counter WHERE name = 'manifest'), 0),
-               {", ".join([MARK["postgresql"].highest] * 3)}""",
+        SELECT coalesce((SELECT value FROM audiences_counter WHERE name = 'manifest'), 0), mark, mark, mark
+          FROM (SELECT greatest((SELECT value FROM audiences_counter WHERE name = 'flushed'),
+                                {MARK["postgresql"].highest}) AS mark) AS final""",
 }

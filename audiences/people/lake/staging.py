@@ -1,6 +1,7 @@
 """Events files before they are published: one a month, sorted, with typed columns and an activity roll-up. No manifest here."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -146,7 +147,7 @@ class workbench:
     """A DuckDB for one piece of lake work: bounded memory, spilling beside the data, no extensions, UTC."""
 
     def __init__(self, *, memory: str = "400MB") -> None:
-        self._spill = Path(settings.DATA_DIR) / "spill" / str(os.getpid())
+        self._spill = Path(settings.DATA_DIR) / "spill" / f"lake-{os.getpid()}"
         self._connection = duckdb.connect(
             config={
                 "memory_limit": memory,
@@ -163,6 +164,18 @@ class workbench:
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
+
+
+def sweep_spill() -> int:
+    """Remove what killed processes on this machine had spilled, a day later; how many folders."""
+    left = [
+        folder
+        for folder in (Path(settings.DATA_DIR) / "spill").glob("lake-*")
+        if folder.stat().st_mtime < time.time() - timedelta(days=1).total_seconds()
+    ]
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(left)
 
 
 def _table(batch: pa.RecordBatch) -> pa.Table:

@@ -10,6 +10,7 @@ from audiences.clock import SECOND, now_us
 from audiences.models import Event, LakeFile, ProfileChange
 from audiences.people import lake
 from audiences.people.lake.flush import LIMIT
+from audiences.people.lake.staging import sweep_spill
 
 HOT_FOR_US = 60 * SECOND  # an event waits no longer than this before it is worth a file of its own
 _TRIES = 5
@@ -48,6 +49,7 @@ def forget_removed(claim: jobs.Claim) -> None:
 def sweep_files(claim: jobs.Claim) -> None:
     """Unlink what nobody reads."""
     lake.sweep_files()
+    sweep_spill()
 
 
 @jobs.job("audiences.project_profiles")
