@@ -72,7 +72,10 @@
       if (menu) {
         menu.open = false;
         menu.querySelector("summary").focus();
-      } else if (event.target.id === "search") event.target.blur();
+      } else if (event.target.id === "search") {
+        event.preventDefault(); // the browser would empty the field, and the list would change under the next key
+        event.target.blur();
+      }
       return;
     }
     if (!("keys" in document.body.dataset) || event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;

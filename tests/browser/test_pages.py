@@ -84,6 +84,7 @@ def test_keys_search_go_move_open_copy_and_help(world, open_as):
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page).to_have_url(re.compile(r"q=cart"))
     page.keyboard.press("Escape")
+    expect(page.get_by_label("Search audiences")).to_have_value("cart")
     page.keyboard.press("j")
     expect(page.locator("tr.current a").first).to_be_focused()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
