@@ -109,15 +109,17 @@ class Writer:
         as_of_us: int,
         *,
         timed: bool = True,
+        measured: Sequence[str] = (),
     ) -> Statement:
-        """profile_no, time_us (if `timed`) and w0, w1, …: which tests an occurrence passes. Those that pass none are left out.
+        """profile_no, time_us (if `timed`), w0, w1, …: which tests an occurrence passes, and d0, d1, …: the numbers `measured`.
 
-        A test of no condition gets no column: every occurrence passes it.
+        Occurrences that pass no test are left out. A test of no condition gets no column: every occurrence passes it.
         """
         bound, values = Bound(), Values()
         passed = [every(test(one, values, as_of_us, bound) for one in where) for where in tests]
         flags = [flag(condition, f"w{at}") for at, condition in enumerate(passed) if tests[at]]
-        select = exp.select("profile_no", *(["time_us"] if timed else []), *flags)
+        numbers = [exp.alias_(values.number(name), f"d{at}") for at, name in enumerate(measured)]
+        select = exp.select("profile_no", *(["time_us"] if timed else []), *flags, *numbers)
         select = select.from_(self._events([event], (), values, wanted, sources, bound))
         if all(tests):
             select = select.where(exp.or_(*passed))

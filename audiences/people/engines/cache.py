@@ -35,6 +35,7 @@ class Cache:
         self._near: OrderedDict[bytes, bytes] = OrderedDict()
         self._size = 0
         self._written = 0
+        folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, key: bytes) -> BitMap | None:
         """The set, the caller's own, or None."""
@@ -64,8 +65,7 @@ class Cache:
                 self._size -= len(dropped)
 
     def _path(self, key: bytes) -> Path:
-        name = hashlib.sha256(key).hexdigest()
-        return self._folder / name[:2] / name
+        return self._folder / hashlib.sha256(key).hexdigest()
 
     def _read(self, key: bytes) -> bytes | None:
         path = self._path(key)
@@ -85,7 +85,6 @@ class Cache:
         path = self._path(key)
         scratch = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             scratch.write_bytes(hashlib.sha256(data).digest() + data)
             scratch.replace(path)
         except OSError as error:  # a full disk must not undo a count that is already made
@@ -101,11 +100,10 @@ class Cache:
     def sweep(self) -> None:
         """Unlink the files unused for longest until the rest fits."""
         found = []
-        for folder in self._folder.glob("*"):
-            for path in folder.glob("*"):
-                with contextlib.suppress(FileNotFoundError):  # another process sweeps too
-                    state = path.stat()
-                    found.append((state.st_mtime_ns, state.st_size, path))
+        for path in self._folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another process sweeps too
+                state = path.stat()
+                found.append((state.st_mtime_ns, state.st_size, path))
         size = sum(one for _, one, _ in found)
         for _, one, path in sorted(found):
             if size <= self._folder_bytes:

@@ -4,6 +4,7 @@ A statement each for all counts on one event, all measures on one event, all any
 each sequence. Counting is done in numpy, because profile numbers are dense: twice as fast as GROUP BY on the same rows.
 """
 
+import itertools
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -19,13 +20,15 @@ from sqlglot import exp
 
 from audiences import bitmaps
 from audiences.people import lake
-from audiences.people.engines import folding, functions
+from audiences.people.engines import folding, functions, histories
 from audiences.people.engines.base import Pinned, UnreadableLake
 from audiences.people.engines.cache import Cache
+from audiences.people.engines.histories import Happened
+from audiences.people.engines.occurrences import OfEvent, OneEvent, flags, numbers
 from audiences.people.engines.views import Views
 from audiences.segments import evaluate, grammar, tree
-from audiences.segments.judge import ANY_EVENT
-from audiences.segments.leaves import EVER_US, Activity, Source, Span, Statement, Writer, around, span
+from audiences.segments.judge import ANY_EVENT, Person, judge
+from audiences.segments.leaves import EVER_US, Activity, Source, Span, Statement, Writer, span
 from audiences.segments.primitives import happened, is_relative, primitive
 from audiences.segments.tree import Attribute, Bucket, KnownFor, Leaf, Measured, Moment, Occurred
 
@@ -80,6 +83,35 @@ class DuckDB:
             for leaf, rule in rules.items()
         }
 
+    def point(self, leaves: Iterable[Leaf], profile_nos: Sequence[int], pin: Pinned) -> dict[Leaf, BitMap]:
+        """Each leaf's profiles among these, judged one by one. Raises UnreadableLake."""
+        asked = list(leaves)
+        people = self.people(profile_nos, pin, histories.events_needed(asked))
+        return {
+            leaf: BitMap(number for number, person in people.items() if judge(leaf, person, pin.as_of_us))
+            for leaf in asked
+        }
+
+    def people(
+        self, profile_nos: Sequence[int], pin: Pinned, events: Collection[str] | None = None
+    ) -> dict[int, Person]:
+        """These profiles as judge.py takes them, with their events of these names, or all. On no lists. Raises UnreadableLake."""
+        view = self._views.events
+        found = self._reading(
+            pin,
+            lambda: histories.histories(self._rows, view(pin.snapshot), profile_nos, events, pin.as_of_us),
+        )
+        return histories.people(profile_nos, found)
+
+    def events_of(self, profile_no: int, pin: Pinned, limit: int) -> list[Happened]:
+        """The person's newest events, the newest first. Raises UnreadableLake."""
+        view = self._views.events
+        found = self._reading(
+            pin,
+            lambda: histories.histories(self._rows, view(pin.snapshot), [profile_no], None, pin.as_of_us, limit),
+        )
+        return found.get(profile_no, [])
+
     # --- Reading a lake whose files may go
 
     def _reading(self, pin: Pinned, ask: Callable[[], Answer]) -> Answer:
@@ -108,7 +140,7 @@ class DuckDB:
     def _live(self, source: Source) -> Iterator[tuple[str, BitMap]]:
         seen = folding.Tally()
         for batch in self._rows(Writer().live(source)):
-            seen.add(_numbers(batch))
+            seen.add(numbers(batch))
         yield "live", seen.members()
 
     def _answers(self, parts: Collection[Leaf], pin: Pinned) -> dict[Leaf, BitMap]:
@@ -135,8 +167,7 @@ class DuckDB:
         )
 
     def _asked(self, leaves: Sequence[Leaf], pin: Pinned) -> Iterator[tuple[Leaf, BitMap]]:
-        counts: dict[str, list[Occurred]] = defaultdict(list)
-        measures: dict[str, list[Measured | Moment]] = defaultdict(list)
+        of_events: dict[str, list[OfEvent]] = defaultdict(list)
         buckets: dict[str, list[Bucket]] = defaultdict(list)
         of_profiles: list[Attribute | KnownFor] = []
         of_activity: list[Occurred | KnownFor] = []
@@ -144,10 +175,8 @@ class DuckDB:
             match leaf:
                 case Occurred(event) if event == ANY_EVENT:
                     of_activity.append(leaf)
-                case Occurred(event):
-                    counts[event].append(leaf)
-                case Measured(event) | Moment(event):
-                    measures[event].append(leaf)
+                case Occurred(event) | Measured(event) | Moment(event):
+                    of_events[event].append(leaf)
                 case Attribute():
                     of_profiles.append(leaf)
                 case KnownFor():
@@ -164,48 +193,30 @@ class DuckDB:
             of_all = self._profiles(of_profiles, pin)
             found |= {leaf: of_all.get(leaf, BitMap()) | found.get(leaf, BitMap()) for leaf in of_profiles}
         yield from found.items()
-        for event, asked in counts.items():
-            yield from self._counts(event, asked, pin)
-        for event, compared in measures.items():
-            yield from self._measures(event, compared, pin)
+        for event, asked in of_events.items():
+            yield from self._occurrences(event, asked, pin)
         for salt, drawn in buckets.items():
             found = self._buckets(salt, drawn, pin)
             yield from ((leaf, found.get(leaf, BitMap())) for leaf in drawn)
 
-    def _counts(self, event: str, leaves: Sequence[Occurred], pin: Pinned) -> Iterator[tuple[Leaf, BitMap]]:
+    def _occurrences(self, event: str, leaves: Sequence[OfEvent], pin: Pinned) -> Iterator[tuple[Leaf, BitMap]]:
+        """All that is asked about one event, by one statement; numbers too large for 64 bits are left to SQL."""
         view = self._views.events(pin.snapshot)
-        spans = {leaf: span(leaf.window, pin.as_of_us) for leaf in leaves}
-        wanted = around(spans.values())
-        tests = list(dict.fromkeys(leaf.where for leaf in leaves))
-        counted = {(spans[leaf], leaf.where) for leaf in leaves if leaf.count.low > 1}
-        tallies = {
-            (spans[leaf], leaf.where): folding.Tally(counting=(spans[leaf], leaf.where) in counted) for leaf in leaves
-        }
-        timed = any(own != wanted for own in spans.values())
-        sources = view.sources(wanted, (condition.name for where in tests for condition in where))
-        if sources:
-            statement = view.writer.occurrences(event, tests, wanted, sources, pin.as_of_us, timed=timed)
-            for batch in self._rows(statement):
-                profile_nos = _numbers(batch)
-                times = batch.column("time_us").to_numpy() if timed else None
-                for (own, where), tally in tallies.items():
-                    chosen = _both(
-                        _flags(batch, f"w{tests.index(where)}") if where else None,
-                        None if times is None else _inside(times, own, wanted),
-                    )
-                    tally.add(profile_nos if chosen is None else profile_nos[chosen])
-        for leaf in leaves:
-            tally = tallies[spans[leaf], leaf.where]
-            yield leaf, tally.members(leaf.count.low)
-
-    def _measures(self, event: str, leaves: Sequence[Measured | Moment], pin: Pinned) -> Iterator[tuple[Leaf, BitMap]]:
-        view = self._views.events(pin.snapshot)
-        names = {condition.name for leaf in leaves for condition in leaf.where}
-        names |= {leaf.property for leaf in leaves if isinstance(leaf, Measured)}
-        sources = view.sources(around(span(leaf.window, pin.as_of_us) for leaf in leaves), names)
-        if not sources:
-            return iter([(leaf, BitMap()) for leaf in leaves])
-        return self._flagged(view.writer.measures(event, leaves, sources, pin.as_of_us), leaves)
+        try:
+            group = OneEvent(event, leaves, pin.as_of_us)
+            sources = view.sources(group.wanted, group.names())
+            if sources:
+                for batch in self._rows(group.statement(view.writer, sources)):
+                    group.add(batch)
+            return iter(group.answers())  # worked out here, where TooLarge is caught
+        except folding.TooLarge:
+            measured = [leaf for leaf in leaves if isinstance(leaf, Measured)]
+            rest = [leaf for leaf in leaves if not isinstance(leaf, Measured)]
+            sources = view.sources(group.wanted, group.names())
+            statement = view.writer.measures(event, measured, sources, pin.as_of_us)
+            return itertools.chain(
+                self._flagged(statement, measured), self._occurrences(event, rest, pin) if rest else ()
+            )
 
     def _activity(self, leaves: Sequence[Occurred | KnownFor], pin: Pinned) -> dict[Leaf, BitMap]:
         """Any-event counts; of KnownFor the half that the first event tells."""
@@ -220,11 +231,10 @@ class DuckDB:
         tallies = [folding.Tally(counting=activity.exact) for activity in counted]
         statement = view.writer.activity(counted, view.rollups(), view.not_rolled_up())
         for batch in self._rows(statement) if statement else ():
-            profile_nos = _numbers(batch)
+            profile_nos = numbers(batch)
             for at, tally in enumerate(tallies):
                 adds = batch.column(f"c{at}").to_numpy()
-                some = adds > 0
-                tally.add(profile_nos[some], adds[some])
+                tally.add(folding.chosen(profile_nos, adds > 0), folding.chosen(adds, adds > 0))
         return {leaf: tallies[counted.index(activity)].members(low) for leaf, (activity, low) in asked.items()}
 
     def _profiles(self, leaves: Sequence[Attribute | KnownFor], pin: Pinned) -> dict[Leaf, BitMap]:
@@ -239,9 +249,9 @@ class DuckDB:
         def ask(source: Source) -> Iterator[tuple[Leaf, BitMap]]:
             drawn = {leaf: folding.Tally() for leaf in leaves}
             for batch in self._rows(Writer().buckets(salt, source)):
-                profile_nos, buckets = _numbers(batch), batch.column("bucket").to_numpy()
+                profile_nos, buckets = numbers(batch), batch.column("bucket").to_numpy()
                 for leaf, seen in drawn.items():
-                    seen.add(profile_nos[(buckets >= leaf.start) & (buckets < leaf.end)])
+                    seen.add(folding.chosen(profile_nos, (buckets >= leaf.start) & (buckets < leaf.end)))
             return ((leaf, seen.members()) for leaf, seen in drawn.items())
 
         return self._of_profiles(pin, ask)
@@ -286,9 +296,9 @@ class DuckDB:
         """The profiles whose row has a 1 in l0, l1, …"""
         seen = [folding.Tally() for _ in leaves]
         for batch in self._rows(statement):
-            profile_nos = _numbers(batch)
+            profile_nos = numbers(batch)
             for at, one in enumerate(seen):
-                one.add(profile_nos[_flags(batch, f"l{at}")])
+                one.add(folding.chosen(profile_nos, flags(batch, f"l{at}")))
         return ((leaf, one.members()) for leaf, one in zip(leaves, seen, strict=True))
 
     def _rows(self, statement: Statement, **tables: pa.Table) -> Iterator[pa.RecordBatch]:
@@ -313,27 +323,6 @@ class DuckDB:
         if isinstance(leaf, Attribute | Bucket | KnownFor):
             parts.append(self._views.profiles(pin.snapshot).digest)
         return b"\0".join(parts)
-
-
-def _numbers(batch: pa.RecordBatch) -> folding.Numbers:
-    return batch.column("profile_no").to_numpy()
-
-
-def _flags(batch: pa.RecordBatch, name: str) -> folding.Flags:
-    return batch.column(name).to_numpy().view(np.bool_)
-
-
-def _inside(times: folding.Times, own: Span, wanted: Span) -> folding.Flags | None:
-    """Which times lie in a span, all of them lying in another around it; None: every one."""
-    after = times > own.after if own.after > wanted.after else None
-    until = times <= own.until if own.until < wanted.until else None
-    return _both(after, until)
-
-
-def _both(one: folding.Flags | None, other: folding.Flags | None) -> folding.Flags | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return one & other
 
 
 def _step_columns(steps: int) -> pa.Schema:

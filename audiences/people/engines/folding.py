@@ -8,13 +8,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from pyroaring import BitMap
 
 from audiences import bitmaps
+from audiences.people.engines.ranges import BOUND, Range
 
 Numbers = npt.NDArray[np.uint32]
+Places = npt.NDArray[np.intp]
 Times = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+
+
+class TooLarge(Exception):
+    """A number or a sum that 64 bits may not hold. Ask in SQL."""
 
 
 class Tally:
@@ -24,18 +31,15 @@ class Tally:
         self._counting = counting
         self._seen: npt.NDArray[Any] = np.zeros(0, np.int64 if counting else np.bool_)
 
-    def add(self, profile_nos: Numbers, times: npt.NDArray[np.integer] | None = None) -> None:
+    def add(self, profile_nos: Places, times: npt.NDArray[np.integer] | None = None) -> None:
         """Once for each number that stands there, or so many `times` (≥ 1)."""
         if not profile_nos.size:
             return
-        size = int(profile_nos.max()) + 1
-        if size > self._seen.size:
-            more = max(size, self._seen.size * 5 // 4) - self._seen.size
-            self._seen = np.concatenate([self._seen, np.zeros(more, self._seen.dtype)])
+        self._seen = _with_places(self._seen, profile_nos, 0)
         if not self._counting:
             self._seen[profile_nos] = True
-        elif times is None and profile_nos.size * 4 > size:
-            self._seen[:size] += np.bincount(profile_nos)
+        elif times is None and profile_nos.size * 4 > self._seen.size:
+            self._seen += np.bincount(profile_nos, minlength=self._seen.size)
         else:
             np.add.at(self._seen, profile_nos, 1 if times is None else times)
 
@@ -43,6 +47,88 @@ class Tally:
         """The profiles that occurred at least so often; more than once can be asked only if `counting`."""
         assert self._counting or least == 1
         return bitmaps.from_mask(self._seen >= least if self._counting else self._seen)
+
+
+class Extreme:
+    """The least or, if `greatest`, the greatest number of each profile."""
+
+    def __init__(self, *, greatest: bool) -> None:
+        self._none = -BOUND if greatest else BOUND
+        self._better = np.maximum if greatest else np.minimum
+        self._found = np.zeros(0, np.int64)
+
+    def add(self, profile_nos: Places, numbers: npt.NDArray[np.int64]) -> None:
+        if profile_nos.size:
+            self._found = _with_places(self._found, profile_nos, self._none)
+            self._better.at(self._found, profile_nos, numbers)
+
+    def members(self, wanted: Range) -> BitMap:
+        """The profiles that have one, and one in this range."""
+        return bitmaps.from_mask(wanted.holds(self._found) & (self._found != self._none))
+
+
+class Total:
+    """The sum of each profile's numbers, and how many there are. Raises TooLarge rather than be wrong."""
+
+    def __init__(self) -> None:
+        self._sums, self._counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._most = 0.0  # no sum can be larger
+
+    def add(self, profile_nos: Places, numbers: npt.NDArray[np.int64]) -> None:
+        if not profile_nos.size:
+            return
+        self._most += float(np.abs(numbers.astype(np.float64)).sum())
+        if self._most >= BOUND / 2:
+            raise TooLarge
+        self._sums = _with_places(self._sums, profile_nos, 0)
+        self._counts = _with_places(self._counts, profile_nos, 0)
+        np.add.at(self._sums, profile_nos, numbers)
+        self._counts += np.bincount(profile_nos, minlength=self._counts.size)
+
+    def members(self, wanted: Range, *, average: bool) -> BitMap:
+        """The profiles that have numbers whose sum or average is in this range."""
+        if average and self._counts.size and not wanted.fits(int(self._counts.max())):
+            raise TooLarge
+        held = wanted.holds(self._sums, self._counts) if average else wanted.holds(self._sums)
+        return bitmaps.from_mask(held & (self._counts > 0))
+
+
+def _with_places(array: npt.NDArray[Any], profile_nos: Places, empty: int) -> npt.NDArray[Any]:
+    """The array with a place for each of these numbers; it grows by a quarter or more at a time."""
+    size = int(profile_nos.max()) + 1
+    if array.size >= size:
+        return array
+    return np.concatenate([array, np.full(max(size, array.size * 5 // 4) - array.size, empty, array.dtype)])
+
+
+def places(profile_nos: npt.NDArray[np.uint32]) -> Places:
+    """Profile numbers as indices, the form that numpy is quickest with."""
+    return profile_nos.astype(np.intp)
+
+
+def chosen(values: npt.NDArray[Any], flags: Flags | None) -> npt.NDArray[Any]:
+    """The values whose flag is set; all, if there are no flags. Five times as fast as values[flags]."""
+    return values if flags is None else values.take(np.flatnonzero(flags))
+
+
+def both(one: Flags | None, other: Flags | None) -> Flags | None:
+    """The rows in both; None stands for all rows."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
+
+
+def decimals(column: pa.Array) -> tuple[npt.NDArray[np.int64], Flags | None]:
+    """A DECIMAL(38, 6) column in millionths, and which rows have a value (None: all). Raises TooLarge."""
+    halves = np.frombuffer(column.buffers()[1], np.int64).reshape(-1, 2)[column.offset : column.offset + len(column)]
+    present = None if column.null_count == 0 else column.is_valid().to_numpy(zero_copy_only=False)
+    low, high = halves[:, 0], halves[:, 1]
+    wrong = (high != low >> 63) | (low >= BOUND) | (low <= -BOUND)
+    if present is not None:
+        wrong &= present
+    if wrong.any():
+        raise TooLarge
+    return low, present
 
 
 def follow(
