@@ -1,36 +1,32 @@
 """Every platform's recipe from an identifier as we keep it to the text that the platform compares. No calls and no tables here.
 
-A recipe exists twice: `form`, one value in Python, is the reference; `sql` is the same for plain ASCII text, in bulk.
-`hashed` uses the second wherever it may and the first for the rest, so both ways give the same text.
+A recipe exists twice: `form`, one value in Python, is the reference; `usual` normalises a whole column of values of the usual
+form at once and says which they are. `sent` uses the second wherever it may and the first for the rest.
 """
 
 import hashlib
 import re
-import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _GMAIL = ("gmail.com", "googlemail.com")
+_BLANKS = "".join(map(chr, (*range(9, 14), *range(28, 33))))  # what str.strip() takes off an ASCII string
 
-# What str.strip() takes off an ASCII string, as SQL text and as a RE2 class.
-_BLANKS = "(" + "||".join(f"chr({code})" for code in (*range(9, 14), *range(28, 33))) + ")"
-_BLANK_CLASS = r"\x09-\x0d\x1c-\x20"
-_TRIMMED = f"trim({{x}}, {_BLANKS})"
-_LOWER = f"lower({_TRIMMED})"
+# A column's values normalised, and for which of them that is what `form` makes. Null stays null.
+Usual = Callable[[pa.Array], tuple[pa.Array, pa.BooleanArray]]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Normalise, then hash or not. `sql` is an expression of `{x}`; an empty result means that there is nothing to send."""
+    """Normalise, then hash or not. An empty result means that there is nothing to send."""
 
     form: Callable[[str], str]
-    sql: str
+    usual: Usual
     hashed: bool = True
 
     def normal(self, raw: str) -> str:
@@ -47,6 +43,27 @@ class Recipe:
         if not self.hashed or not normal or _HEX64.fullmatch(normal):
             return normal
         return hashlib.sha256(normal.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def of_all(self, column: pa.ChunkedArray) -> list[str]:
+        """`of` for each value of a string column, empty for null."""
+        raw = column.cast(pa.string()).combine_chunks()
+        values, done = self.usual(raw)
+        if self.hashed:
+            done = pc.and_(done, pc.less(pc.binary_length(raw), 64))  # longer ones may have come hashed
+        values = pc.if_else(pc.fill_null(done, False), values, "")
+        if self.hashed:
+            digest = hashlib.sha256
+            texts = [digest(text).hexdigest() for text in values.cast(pa.binary()).to_pylist()]
+            for place in pc.indices_nonzero(pc.equal(values, "")).to_pylist():
+                texts[place] = ""
+        else:
+            texts = values.to_pylist()
+        for place in pc.indices_nonzero(pc.invert(done)).to_pylist():
+            texts[place] = self.of(raw[place].as_py())
+        return texts
+
+
+# --- One value
 
 
 def _as_it_is(raw: str) -> str:
@@ -95,141 +112,152 @@ def _google_email(raw: str) -> str:
     """Google's own utility: dots and +tags mean nothing at Gmail, and what is no address is not sent."""
     text = raw.strip().lower()
     user, _, domain = text.partition("@")
-    if not user or not domain or "@" in domain or any(sign.isspace() for sign in text):
+    if not user or not domain or "@" in domain or len(text.split()) != 1:
         return ""
     if domain in _GMAIL:
         user = user.split("+")[0].replace(".", "")
     return f"{user}@{domain}" if user else ""
 
 
-_DIGITS_SQL = "ltrim(regexp_replace({x}, '[^0-9]', '', 'g'), '0')"
-_COUNTRY_SQL = f"CASE WHEN regexp_full_match({_LOWER}, '[a-z]{{{{2}}}}') THEN {_LOWER} ELSE '' END"
-_JOINED_SQL = f"regexp_replace(lower({{x}}), '[-{_BLANK_CLASS}]', '', 'g')"
-_GMAIL_USER_SQL = f"replace(split_part(split_part({_LOWER}, '@', 1), '+', 1), '.', '')"
-_GOOGLE_EMAIL_SQL = (
-    f"CASE WHEN NOT regexp_full_match({_LOWER}, '[^@{_BLANK_CLASS}]+@[^@{_BLANK_CLASS}]+') THEN ''"
-    f" WHEN NOT ends_with({_LOWER}, 'mail.com') OR split_part({_LOWER}, '@', 2) NOT IN {_GMAIL} THEN {_LOWER}"
-    f" WHEN {_GMAIL_USER_SQL} = '' THEN ''"
-    f" ELSE {_GMAIL_USER_SQL} || '@' || split_part({_LOWER}, '@', 2) END"
-)
+# --- A column of values of the usual form
 
-_EMAIL = Recipe(_lower, _LOWER)
-_PHONE_PLUS = Recipe(_plus_digits, f"CASE WHEN {_DIGITS_SQL} = '' THEN '' ELSE '+' || {_DIGITS_SQL} END")
-_OWN_ID = Recipe(_as_it_is, f"CASE WHEN {_TRIMMED} = '' THEN '' ELSE {{x}} END", hashed=False)
-_AD_ID = Recipe(_lower, _LOWER, hashed=False)
-_NAME = Recipe(_lower, _LOWER)
+
+def _usual_trimmed(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
+    return pc.ascii_trim(raw, characters=_BLANKS), pc.string_is_ascii(raw)
+
+
+def _usual_lower(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
+    trimmed, ascii_only = _usual_trimmed(raw)
+    return pc.ascii_lower(trimmed), ascii_only
+
+
+def _usual_as_it_is(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
+    trimmed, ascii_only = _usual_trimmed(raw)
+    return raw, pc.and_(ascii_only, pc.not_equal(trimmed, ""))
+
+
+def _usual_digits(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
+    digits = pc.ascii_ltrim(raw, characters="+0")
+    return digits, pc.ascii_is_decimal(digits)
+
+
+def _usual_plus_digits(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
+    digits, decimal = _usual_digits(raw)
+    return pc.binary_join_element_wise("+", digits, ""), decimal
+
+
+def _usual_letters(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
+    lower, _ = _usual_lower(raw)
+    return lower, pc.ascii_is_alpha(lower)
+
+
+def _usual_zip(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
+    lower, _ = _usual_lower(raw)
+    return lower, pc.and_(pc.ascii_is_alnum(lower), pc.not_equal(pc.binary_length(lower), 9))
+
+
+def _usual_country(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
+    lower, alphabetic = _usual_letters(raw)
+    return lower, pc.and_(alphabetic, pc.equal(pc.binary_length(lower), 2))
+
+
+def _usual_region(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
+    lower, two_letters = _usual_country(raw)
+    return pc.ascii_upper(lower), two_letters
+
+
+def _usual_google_email(raw: pa.Array) -> tuple[pa.Array, pa.BooleanArray]:
+    """Addresses that are not at Gmail."""
+    lower, _ = _usual_lower(raw)
+    checks = [
+        pc.ascii_is_printable(lower),
+        pc.equal(pc.count_substring(lower, "@"), 1),
+        *(
+            pc.invert(check)
+            for check in (
+                pc.match_substring(lower, " "),
+                pc.starts_with(lower, "@"),
+                pc.ends_with(lower, "@"),
+                *(pc.ends_with(lower, f"@{domain}") for domain in _GMAIL),
+            )
+        ),
+    ]
+    done = checks[0]
+    for check in checks[1:]:
+        done = pc.and_(done, check)
+    return lower, done
+
+
+_EMAIL = Recipe(_lower, _usual_lower)
+_NAME = Recipe(_lower, _usual_lower)
+_LETTERS = Recipe(_letters, _usual_letters)
+_OWN_ID = Recipe(_as_it_is, _usual_as_it_is, hashed=False)
+_AD_ID = Recipe(_lower, _usual_lower, hashed=False)
+_PLAIN = Recipe(_trimmed, _usual_trimmed, hashed=False)
+_PLAIN_REGION = Recipe(_region, _usual_region, hashed=False)
 
 META: Mapping[str, Recipe] = {
     "email": _EMAIL,
-    "phone": Recipe(_digits, _DIGITS_SQL),
+    "phone": Recipe(_digits, _usual_digits),
     "external_id": _OWN_ID,
     "mobile_ad_id": _AD_ID,
-    "first_name": Recipe(_letters, "regexp_replace(lower({x}), '[^a-z]', '', 'g')"),
-    "last_name": Recipe(_letters, "regexp_replace(lower({x}), '[^a-z]', '', 'g')"),
-    "zip": Recipe(
-        _meta_zip,
-        f"CASE WHEN regexp_full_match({_JOINED_SQL}, '[0-9]{{{{9}}}}') THEN left({_JOINED_SQL}, 5) ELSE {_JOINED_SQL} END",
-    ),
-    "country": Recipe(_country, _COUNTRY_SQL),
+    "first_name": _LETTERS,
+    "last_name": _LETTERS,
+    "zip": Recipe(_meta_zip, _usual_zip),
+    "country": Recipe(_country, _usual_country),
 }
 GOOGLE: Mapping[str, Recipe] = {
-    "email": Recipe(_google_email, _GOOGLE_EMAIL_SQL),
-    "phone": _PHONE_PLUS,
+    "email": Recipe(_google_email, _usual_google_email),
+    "phone": Recipe(_plus_digits, _usual_plus_digits),
     "external_id": _OWN_ID,
     "mobile_ad_id": _AD_ID,
     "first_name": _NAME,
     "last_name": _NAME,
-    "zip": Recipe(_trimmed, _TRIMMED, hashed=False),
-    "country": Recipe(_region, f"upper({_COUNTRY_SQL})", hashed=False),
+    "zip": _PLAIN,
+    "country": _PLAIN_REGION,
 }
 # For receivers who have no recipe of their own: the plainest form, hashed or readable.
 HASHED: Mapping[str, Recipe] = {
     "email": _EMAIL,
-    "phone": _PHONE_PLUS,
+    "phone": Recipe(_plus_digits, _usual_plus_digits),
     "external_id": _OWN_ID,
     "mobile_ad_id": _AD_ID,
     "first_name": _NAME,
     "last_name": _NAME,
-    "zip": Recipe(_lower, _LOWER),
-    "country": Recipe(_country, _COUNTRY_SQL),
+    "zip": Recipe(_lower, _usual_lower),
+    "country": Recipe(_country, _usual_country),
 }
 READABLE: Mapping[str, Recipe] = {
-    "email": Recipe(_lower, _LOWER, hashed=False),
-    "phone": Recipe(_plus_digits, _PHONE_PLUS.sql, hashed=False),
+    "email": Recipe(_lower, _usual_lower, hashed=False),
+    "phone": Recipe(_plus_digits, _usual_plus_digits, hashed=False),
     "external_id": _OWN_ID,
     "mobile_ad_id": _AD_ID,
-    "first_name": Recipe(_trimmed, _TRIMMED, hashed=False),
-    "last_name": Recipe(_trimmed, _TRIMMED, hashed=False),
-    "zip": Recipe(_trimmed, _TRIMMED, hashed=False),
-    "country": Recipe(_region, f"upper({_COUNTRY_SQL})", hashed=False),
+    "first_name": _PLAIN,
+    "last_name": _PLAIN,
+    "zip": _PLAIN,
+    "country": _PLAIN_REGION,
 }
 
-_local = threading.local()
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """People as a platform takes them: `rows` in the order of the kinds asked for, "" where one is missing, and who each is."""
+
+    rows: list[tuple[str, ...]]
+    numbers: list[int]  # identity_no of each row
+    empty: list[int]  # identity_no of those who have nothing at all to send
 
 
-def hashed(people: pa.Table, recipes: Mapping[str, Recipe]) -> pa.Table:
-    """`people` (int64 identity_no and string columns) with each column of `recipes` as it is sent, null where nothing is.
-
-    Rows keep their order. Columns without a recipe, identity_no apart, are left out.
-    """
-    normal = ", ".join(f'"{name}", {_normal_sql(name, recipe)} AS "{name}_n"' for name, recipe in recipes.items())
-    sent = ", ".join(f'{_sent_sql(name, recipe)} AS "{name}"' for name, recipe in recipes.items())
-    connection = _connection()
-    connection.register("people", people)
-    try:
-        # Names are the recipes' keys, never a person's text.
-        answer = connection.sql(
-            f"SELECT identity_no, {sent} FROM (SELECT identity_no, {normal} FROM people)"  # noqa: S608
-        ).to_arrow_table()
-    finally:
-        connection.unregister("people")
-    for name, recipe in recipes.items():
-        answer = _correct_beyond_ascii(answer, people.column(name), name, recipe)
-    return answer
-
-
-def _normal_sql(name: str, recipe: Recipe) -> str:
-    normal = recipe.sql.format(x=f'"{name}"')
-    if not recipe.hashed:
-        return normal
-    given = _LOWER.format(x=f'"{name}"')
-    return f"CASE WHEN length(\"{name}\") >= 64 AND regexp_full_match({given}, '{_HEX64.pattern}') THEN {given} ELSE {normal} END"
-
-
-def _sent_sql(name: str, recipe: Recipe) -> str:
-    normal = f'"{name}_n"'
-    if not recipe.hashed:
-        return f"nullif({normal}, '')"
-    is_hash = f"length({normal}) = 64 AND regexp_full_match({normal}, '{_HEX64.pattern}')"
-    return f"CASE WHEN {normal} = '' THEN NULL WHEN {is_hash} THEN {normal} ELSE sha256({normal}) END"
-
-
-def _correct_beyond_ascii(answer: pa.Table, raw: pa.ChunkedArray, name: str, recipe: Recipe) -> pa.Table:
-    """Replace what SQL made of values beyond ASCII, whose lower case and blanks it knows otherwise, by the reference's."""
-    beyond = pc.fill_null(pc.invert(pc.string_is_ascii(raw)), False)
-    if not pc.any(beyond).as_py():
-        return answer
-    right = pa.array([recipe.of(value) or None for value in raw.filter(beyond).to_pylist()], pa.string())
-    column = answer.column(name).cast(pa.string()).combine_chunks()
-    fixed = pc.replace_with_mask(column, beyond.combine_chunks(), right)
-    return answer.set_column(answer.column_names.index(name), name, fixed)
-
-
-def _connection() -> duckdb.DuckDBPyConnection:
-    if not hasattr(_local, "connection"):
-        _local.connection = duckdb.connect(":memory:", config={"threads": 2, "memory_limit": "256MB"})
-    connection: duckdb.DuckDBPyConnection = _local.connection
-    return connection
-
-
-def rows(sent: pa.Table, kinds: Sequence[str]) -> tuple[list[tuple[str, ...]], list[int]]:
-    """A `hashed` table as one tuple a person in the order of `kinds`, "" where one is missing; and who had nothing at all."""
-    every = list(zip(*(pc.fill_null(sent.column(kind), "").to_pylist() for kind in kinds), strict=True))
-    kept = [row for row in every if any(row)]
-    if len(kept) == len(every):
-        return every, []
-    numbers = sent.column("identity_no").to_pylist()
-    return kept, [number for number, row in zip(numbers, every, strict=True) if not any(row)]
+def sent(people: pa.Table, kinds: Sequence[str], recipes: Mapping[str, Recipe]) -> Sent:
+    """`people` (int64 identity_no and a string column for each of `kinds`) by the recipes, in their order."""
+    numbers = people.column("identity_no").to_numpy().tolist()
+    columns = [recipes[kind].of_all(people.column(kind)) for kind in kinds]
+    rows = list(zip(*columns, strict=True))
+    if not all("" in column for column in columns):
+        return Sent(rows, numbers, [])  # somebody without anything would be missing in every column
+    kept = [(row, number) for row, number in zip(rows, numbers, strict=True) if any(row)]
+    empty = [number for row, number in zip(rows, numbers, strict=True) if not any(row)]
+    return Sent([row for row, _ in kept], [number for _, number in kept], empty)
 
 
 def masked(value: str) -> str:

@@ -4,13 +4,12 @@ One list holds one type of data, fixed when the list is made, so a destination i
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import httpx
 import orjson
-import pyarrow as pa
 from django import forms
 
 from destinations import identifiers
@@ -258,11 +257,12 @@ class Google(Connector):
     def _body(self, push: Push) -> tuple[dict[str, Any], list[int], dict[int, tuple[str, str]]]:
         """The call's body, whom it carries in its order, and the identities that have nothing to send."""
         kinds = self._kinds(push)
-        table = identifiers.hashed(push.people, {kind: identifiers.GOOGLE[kind] for kind in kinds})
+        sent = identifiers.sent(push.people, kinds, identifiers.GOOGLE)
         members: list[dict[str, Any]] = []
         numbers: list[int] = []
-        empty: list[int] = []
-        for number, data in _data(table, kinds):
+        empty = list(sent.empty)
+        for number, row in zip(sent.numbers, sent.rows, strict=True):
+            data = _data(dict(zip(kinds, row, strict=True)))
             if data is None:
                 empty.append(number)
             else:
@@ -325,28 +325,19 @@ class Google(Connector):
         return answer
 
 
-def _data(table: pa.Table, kinds: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """(identity_no, the member's data), None where there is nothing to send."""
-    columns = {kind: table.column(kind).to_pylist() for kind in kinds}
-    numbers = table.column("identity_no").to_pylist()
-    if "external_id" in columns:
-        for number, own in zip(numbers, columns["external_id"], strict=True):
-            yield number, {"userIdData": {"userId": own}} if own else None
-        return
-    nobody = [None] * len(numbers)
-    emails, phones = columns.get("email", nobody), columns.get("phone", nobody)
-    address = [columns.get(kind, nobody) for kind in _ADDRESS]
-    for number, email, phone, first, last, country, code in zip(numbers, emails, phones, *address, strict=True):
-        found: list[dict[str, Any]] = []
-        if email:
-            found.append({"emailAddress": email})
-        if phone:
-            found.append({"phoneNumber": phone})
-        if first and last and country and code:
-            found.append(
-                {"address": {"givenName": first, "familyName": last, "regionCode": country, "postalCode": code}}
-            )
-        yield number, {"userData": {"userIdentifiers": found[:MOST_IDENTIFIERS]}} if found else None
+def _data(person: Mapping[str, str]) -> dict[str, Any] | None:
+    """One member's data; None where it has only half an address."""
+    if "external_id" in person:
+        return {"userIdData": {"userId": person["external_id"]}}
+    found: list[dict[str, Any]] = []
+    if email := person.get("email"):
+        found.append({"emailAddress": email})
+    if phone := person.get("phone"):
+        found.append({"phoneNumber": phone})
+    if all(person.get(kind) for kind in _ADDRESS):
+        names = ("givenName", "familyName", "regionCode", "postalCode")
+        found.append({"address": {name: person[kind] for name, kind in zip(names, _ADDRESS, strict=True)}})
+    return {"userData": {"userIdentifiers": found[:MOST_IDENTIFIERS]}} if found else None
 
 
 def _masked(value: Any, key: str = "") -> Any:

@@ -211,19 +211,18 @@ class Meta(Connector):
         unknown = [kind for kind in push.identifiers if kind not in SCHEMA]
         if unknown or not push.identifiers:
             raise Misconfigured(f"Meta takes none of these identifiers: {', '.join(unknown) or 'none chosen'}.")
-        table = identifiers.hashed(push.people, {kind: identifiers.META[kind] for kind in push.identifiers})
-        rows, empty = identifiers.rows(table, push.identifiers)
-        payload = {"schema": [SCHEMA[kind] for kind in push.identifiers], "is_raw": True, "data": rows}
+        sent = identifiers.sent(push.people, push.identifiers, identifiers.META)
+        payload = {"schema": [SCHEMA[kind] for kind in push.identifiers], "is_raw": True, "data": sent.rows}
         session = {
             "session_id": _session_id(push),
             "batch_seq": 1,
             "last_batch_flag": True,
-            "estimated_num_total": len(rows),
+            "estimated_num_total": len(sent.rows),
         }
         body: dict[str, Any] = {"payload": payload, "session": session}
         if push.kind == "remove":
             body["method"] = "DELETE"  # a DELETE's own body is dropped by some proxies
-        return body, len(rows), dict.fromkeys(empty, UNMATCHABLE)
+        return body, len(sent.rows), dict.fromkeys(sent.empty, UNMATCHABLE)
 
     def _audience(self, remote_id: str) -> str:
         if not _is_id(remote_id):

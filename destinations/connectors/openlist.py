@@ -144,13 +144,10 @@ class OpenList(Connector):
         kinds = [kind for kind in push.identifiers if kind in _FIELD]
         if not kinds:
             raise Misconfigured("OpenList takes external ids and e-mails; this connection has neither.")
-        table = identifiers.hashed(push.people, {kind: identifiers.HASHED[kind] for kind in kinds})
-        rows, empty = identifiers.rows(table, kinds)
-        nobody = set(empty)
-        numbers = [number for number in table.column("identity_no").to_pylist() if number not in nobody]
+        sent = identifiers.sent(push.people, kinds, identifiers.HASHED)
         names = [_FIELD[kind] for kind in kinds]
-        members = [{name: value for name, value in zip(names, row, strict=True) if value} for row in rows]
-        return members, numbers, dict.fromkeys(empty, UNMATCHABLE)
+        members = [{name: value for name, value in zip(names, row, strict=True) if value} for row in sent.rows]
+        return members, sent.numbers, dict.fromkeys(sent.empty, UNMATCHABLE)
 
     def _list(self, remote_id: str) -> str:
         if not re.fullmatch(r"\w{1,64}", remote_id):

@@ -145,10 +145,9 @@ class Webhook(Connector):
         kinds = [kind for kind in push.identifiers if kind in self._recipes]
         if not kinds:
             raise Misconfigured("This connection has no identifier that a webhook takes.")
-        table = identifiers.hashed(push.people, {kind: self._recipes[kind] for kind in kinds})
-        rows, empty = identifiers.rows(table, kinds)
-        members = [{kind: value for kind, value in zip(kinds, row, strict=True) if value} for row in rows]
-        return members, dict.fromkeys(empty, UNMATCHABLE)
+        sent = identifiers.sent(push.people, kinds, self._recipes)
+        members = [{kind: value for kind, value in zip(kinds, row, strict=True) if value} for row in sent.rows]
+        return members, dict.fromkeys(sent.empty, UNMATCHABLE)
 
     def _send(self, message_id: str, event: str, data: Mapping[str, Any]) -> httpx.Response:
         """The answer of a receiver that took the event. What its answer holds means nothing: 2xx is yes."""

@@ -55,11 +55,16 @@ def test_the_bulk_way_is_the_one_by_one_way(platform, data):
     table = pa.table(
         {"identity_no": pa.array(range(size), pa.int64())} | {k: pa.array(v, pa.string()) for k, v in columns.items()}
     )
-    sent = identifiers.hashed(table, recipes)
-    assert sent.column("identity_no").to_pylist() == list(range(size))
+    expected = {
+        kind: ["" if raw is None else recipe.of(raw) for raw in columns[kind]] for kind, recipe in recipes.items()
+    }
     for kind, recipe in recipes.items():
-        expected = [None if raw is None else recipe.of(raw) or None for raw in columns[kind]]
-        assert sent.column(kind).to_pylist() == expected, kind
+        assert recipe.of_all(table.column(kind)) == expected[kind], kind
+    rows = list(zip(*expected.values(), strict=True))
+    sent = identifiers.sent(table, tuple(recipes), recipes)
+    assert sent.rows == [row for row in rows if any(row)]
+    assert sent.numbers == [number for number, row in enumerate(rows) if any(row)]
+    assert sent.empty == [number for number, row in enumerate(rows) if not any(row)]
 
 
 @pytest.mark.parametrize(("platform", "kind"), RECIPES)
@@ -133,7 +138,9 @@ def test_the_same_person_has_another_hash_at_another_platform():
 # --- The official packages, where they are right …
 
 _ascii_names = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ '-", min_size=1, max_size=20)
-_emails = st.from_regex(r"[A-Za-z0-9_+][A-Za-z0-9_+.]{0,11}[A-Za-z0-9]@[A-Za-z0-9-]{1,10}[A-Za-z0-9]\.[A-Za-z]{2,4}", fullmatch=True)
+_emails = st.from_regex(
+    r"[A-Za-z0-9_+][A-Za-z0-9_+.]{0,11}[A-Za-z0-9]@[A-Za-z0-9-]{1,10}[A-Za-z0-9]\.[A-Za-z]{2,4}", fullmatch=True
+)
 _phones = st.from_regex(r"\+[1-9][0-9 ()\-]{6,14}[0-9]", fullmatch=True)
 
 
@@ -236,10 +243,9 @@ def test_googles_utility_takes_other_scripts_digits_for_digits_and_we_do_not():
 
 def test_the_order_of_rows_and_who_has_nothing():
     table = pa.table({"identity_no": [7, 3, 5], "email": ["b@x.de", " ", "a@x.de"], "phone": [None, "-", "+49 1"]})
-    sent = identifiers.hashed(table, {kind: META[kind] for kind in ("phone", "email")})
-    rows, empty = identifiers.rows(sent, ("email", "phone"))
-    assert rows == [(sha256("b@x.de"), ""), (sha256("a@x.de"), sha256("491"))]
-    assert empty == [3]
+    sent = identifiers.sent(table, ("email", "phone"), META)
+    assert sent.rows == [(sha256("b@x.de"), ""), (sha256("a@x.de"), sha256("491"))]
+    assert sent.numbers == [7, 5] and sent.empty == [3]
 
 
 @pytest.mark.parametrize(("value", "shown"), [("", ""), ("00042", "0…"), (sha256("x"), f"{sha256('x')[:6]}…")])
