@@ -1,0 +1,309 @@
+"""What the pages of this floor read: the catalogue's rows, an audience's header and numbers, health in words. Frozen values, fixed numbers of queries."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from statistics import median
+from typing import Any
+
+from django.db.models import Count, Min, OuterRef, QuerySet, Subquery, TextField
+from django.db.models.functions import Cast
+from django.utils import timezone
+
+from audiences import charts, clock
+from audiences.models import Audience, AuditEntry, ImportFile, Job, Refresh, RefusedRow, SegmentVersion, User
+
+# A size this far from the median of the week before is worth a look; below so many people it is chance.
+SWING = 0.25
+SWING_FROM = 100
+# Counted later than this many cadences, an audience is stale.
+LATE = 3
+LATE_AT_LEAST = timedelta(minutes=15)
+BY_TROUBLE = {"Problem": 0, "Watch": 1, "Not counted": 2, "Counting": 3, "Healthy": 4, "Paused": 5}
+
+# A catalogue of 500 audiences is read in one go, so only what it shows is.
+_SHOWN = (
+    "key", "name", "description", "purpose", "cadence_seconds", "invalid_reason", "archived_at", "created_at", "refresh_due_at",
+    "definition_owner__name", "definition_owner__email", "sync_owner__name", "sync_owner__email",
+    "live_version__number", "live_version__sentence", "live_version__published_at",
+    "membership__count", "membership__refresh__as_of_us",
+)  # fmt: skip
+_RECENT = 9  # days that health looks at
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`word` is one of HEALTH in templatetags/rollcall.py; `why` a sentence, with what to do where there is something to do."""
+
+    word: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An audience as lists show it. `size` None: never counted. `change` None: there is no count of seven days ago."""
+
+    audience: Audience
+    size: int | None
+    counted_at_us: int | None
+    change: int | None
+    health: Health
+    daily: str = field(repr=False)  # Membership.daily as JSON text: only what is drawn is read whole
+
+    @property
+    def days(self) -> tuple[charts.Point, ...]:
+        """The last 90 days, one by one; nothing before the first count."""
+        known = [(date.fromisoformat(day), count) for day, count in json.loads(self.daily or "[]")]
+        if not known:
+            return ()
+        return tuple(charts.every_day(known, max(timezone.now().date(), known[-1][0]), days=90))
+
+    @property
+    def spark(self) -> charts.Spark:
+        return charts.sparkline([count for _, count in self.days[-30:]])
+
+    @property
+    def sentence(self) -> str:
+        version = self.audience.live_version
+        return version.sentence if version else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A chip: its value in the address, words, how many audiences it holds."""
+
+    value: str
+    label: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    rows: tuple[Row, ...]  # those that match
+    total: int  # all that are not archived
+    filters: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """So many rows were refused for one reason; `line` is the first of them."""
+
+    field: str
+    reason: str
+    count: int
+    line: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Something that goes on in the background, in words, and how much of it is done."""
+
+    words: str
+    percent: int
+
+
+def catalog(*, words: str = "", only: str = "", user: User | None = None) -> Catalog:
+    """Audiences whose key, name, description or rule hold every word, trouble first. `only`: a purpose, `attention`, `mine`, `archived`.
+
+    Two queries, whatever the number of audiences.
+    """
+    rows = [_row(audience, timezone.now()) for audience in _audiences()]
+    live = [row for row in rows if row.audience.archived_at is None]
+    purposes = Counter(row.audience.purpose for row in live)
+    mine = [row for row in live if user and user.pk in (row.audience.definition_owner_id, row.audience.sync_owner_id)]
+    attention = [row for row in live if row.health.word in ("Problem", "Watch")]
+    archived = [row for row in rows if row.audience.archived_at is not None]
+    chosen = {"attention": attention, "mine": mine, "archived": archived}.get(only, live)
+    if only in Audience.Purpose.values:
+        chosen = [row for row in live if row.audience.purpose == only]
+    filters = [Filter("", "All", len(live))]
+    filters += [Filter("attention", "Needs attention", len(attention))] if attention or only == "attention" else []
+    filters += [
+        Filter(value, label, purposes[value])
+        for value, label in Audience.Purpose.choices
+        if purposes[value] or only == value
+    ]
+    filters += [Filter("mine", "Mine", len(mine))] if mine or only == "mine" else []
+    filters += [Filter("archived", "Archived", len(archived))] if archived or only == "archived" else []
+    found = [row for row in chosen if _holds(row, words.casefold().split())]
+    found.sort(key=lambda row: (BY_TROUBLE[row.health.word], row.audience.key))
+    return Catalog(tuple(found), len(live), tuple(filters))
+
+
+def row(key: str) -> Row | None:
+    """One audience as lists show it."""
+    audience = _audiences().filter(key=key).first()
+    return _row(audience, timezone.now()) if audience else None
+
+
+def health_of(
+    audience: Audience, size: int | None, recent: Mapping[date, int], counted_at_us: int | None, now: datetime
+) -> Health:
+    """What is so, since when, and what to do."""
+    state = getattr(audience, "last_state", None)
+    if audience.archived_at:
+        return Health("Paused", "Archived: it is not counted any more.")
+    if audience.live_version is None:
+        return Health("Not counted", "No rule is published yet.")
+    if audience.invalid_reason:
+        return Health("Problem", f"It cannot be counted: {audience.invalid_reason}. Change the rule and publish it.")
+    if state == Refresh.State.FAILED:
+        older = " The count shown is the one before." if size is not None else ""
+        return Health(
+            "Problem",
+            f"The last count failed: {_end(getattr(audience, 'last_error', '') or 'no reason was kept')}{older}",
+        )
+    if counted_at_us is None or size is None:
+        return Health("Counting", "It is being counted for the first time.")
+    counted = clock.from_us(counted_at_us)
+    late = max(LATE * timedelta(seconds=audience.cadence_seconds), LATE_AT_LEAST)
+    usual = _usual(recent, now)
+    if usual and usual >= SWING_FROM and abs(size - usual) / usual >= SWING:
+        share = abs(size - usual) / usual
+        since = _since_version(audience, now)
+        if size < usual:
+            return Health(
+                "Problem", f"Dropped {share:.0%} against its usual {charts.short(usual)} of the week before{since}."
+            )
+        return Health("Watch", f"Grew {share:.0%} against its usual {charts.short(usual)} of the week before{since}.")
+    if now - counted > late:
+        return Health("Watch", f"The count is old: it should be made every {_span(audience.cadence_seconds)}.")
+    return Health("Healthy", "")
+
+
+def size_chart(audience: Audience, days: Sequence[charts.Point], *, narrow: bool = False) -> charts.SizeChart | None:
+    """The curve of the last days with a mark for each version that went live in them."""
+    published = SegmentVersion.objects.filter(audience=audience, published_at__isnull=False).order_by("published_at")
+    marks = [
+        (timezone.localtime(at).date(), f"v{number}", f"Version {number} published: {reason}")
+        for at, number, reason in published.values_list("published_at", "number", "reason")
+    ]
+    return charts.size_chart(days, marks, width=400 if narrow else 960, height=220 if narrow else 260)
+
+
+def rule_as_json(audience: Audience) -> str:
+    """The live rule as a file would have it, indented."""
+    if audience.live_version_id is None:
+        return ""
+    text = SegmentVersion.objects.filter(pk=audience.live_version_id).values_list("segment", flat=True).first()
+    return json.dumps(json.loads(text), indent=2, ensure_ascii=False) if text else ""
+
+
+def versions(audience: Audience) -> QuerySet[SegmentVersion]:
+    return audience.versions.select_related("author", "published_by").order_by("-number")
+
+
+def counts(audience: Audience, *, limit: int = 12) -> list[Refresh]:
+    """The last counts that were made for now; those computed afterwards for the past days are the curve's alone."""
+    rows = Refresh.objects.filter(audience=audience).exclude(cause=Refresh.Cause.BACKFILL).select_related("version")
+    return list(rows.defer("keyframe", "entered", "left", "rule_counts").order_by("-id")[:limit])
+
+
+def moved_since(audience: Audience, since: datetime) -> tuple[int, int] | None:
+    """How many entered and left in the counts since then; None where there was none. A person who came and went counts in both."""
+    rows = (
+        Refresh.objects.filter(audience=audience, state=Refresh.State.DONE, as_of_us__gte=clock.to_us(since))
+        .exclude(cause=Refresh.Cause.BACKFILL)
+        .values_list("entered_count", "left_count")
+    )
+    pairs = [(entered, left) for entered, left in rows if entered is not None and left is not None]
+    return (sum(entered for entered, _ in pairs), sum(left for _, left in pairs)) if pairs else None
+
+
+def refused_by_reason(import_file: ImportFile, *, limit: int = 20) -> list[Refusal]:
+    """The reasons, most frequent first, each with the first line it stands for."""
+    rows = (
+        RefusedRow.objects.filter(import_file=import_file)
+        .values("field", "reason")
+        .annotate(number=Count("pk"), first=Min("line"))
+        .order_by("-number", "field", "reason")
+    )
+    return [Refusal(row["field"], row["reason"], row["number"], row["first"]) for row in rows[:limit]]
+
+
+def working() -> Work | None:
+    """Long work that tells everybody how far it is: a running job whose progress has `step` and `percent`."""
+    job = Job.objects.filter(lease_until__isnull=False, progress__has_key="percent").order_by("started_at").first()
+    return Work(str(job.progress.get("step", "")), int(job.progress["percent"])) if job else None
+
+
+def activity(object_type: str, object_key: str, *, limit: int = 20) -> list[AuditEntry]:
+    return list(
+        AuditEntry.objects.filter(object_type=object_type, object_key=object_key).order_by("-at", "-id")[:limit]
+    )
+
+
+def _audiences() -> QuerySet[Audience]:
+    latest = Refresh.objects.filter(audience=OuterRef("pk")).exclude(cause=Refresh.Cause.BACKFILL).order_by("-id")
+    return (
+        Audience.objects.select_related(
+            "live_version", "definition_owner", "sync_owner", "membership", "membership__refresh"
+        )
+        .only(*_SHOWN)
+        .annotate(
+            last_state=Subquery(latest.values("state")[:1]),
+            last_error=Subquery(latest.values("error")[:1]),
+            daily=Cast("membership__daily", TextField()),
+        )
+    )
+
+
+def _row(audience: Any, now: datetime) -> Row:
+    membership = getattr(audience, "membership", None)  # the reverse one-to-one of an uncounted audience is missing
+    if membership is None:
+        return Row(audience, None, None, None, health_of(audience, None, {}, None, now), "")
+    recent = _recent(audience.daily or "[]")
+    before = recent.get(now.date() - timedelta(days=7))
+    return Row(
+        audience,
+        membership.count,
+        membership.refresh.as_of_us,
+        None if before is None else membership.count - before,
+        health_of(audience, membership.count, recent, membership.refresh.as_of_us, now),
+        audience.daily or "",
+    )
+
+
+def _recent(daily: str) -> dict[date, int]:
+    """The last days of Membership.daily, without reading the others."""
+    start = len(daily)
+    for _ in range(_RECENT):
+        start = daily.rfind("[", 1, start)
+        if start < 0:
+            return {date.fromisoformat(day): count for day, count in json.loads(daily)}
+    return {date.fromisoformat(day): count for day, count in json.loads(f"[{daily[start:]}")}
+
+
+def _usual(recent: Mapping[date, int], now: datetime) -> float | None:
+    """The median of the seven days before today, where at least three are known."""
+    before = [count for day, count in recent.items() if timedelta(0) < now.date() - day <= timedelta(days=7)]
+    return median(before) if len(before) >= 3 else None
+
+
+def _since_version(audience: Audience, now: datetime) -> str:
+    version = audience.live_version
+    if version is None or version.published_at is None or now - version.published_at > timedelta(days=7):
+        return ""
+    return f", after v{version.number} was published"
+
+
+def _span(seconds: int) -> str:
+    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size and seconds % size == 0:
+            number = seconds // size
+            return word if number == 1 else f"{number} {word}s"
+    return f"{seconds} seconds"
+
+
+def _end(words: str) -> str:
+    return words if words.endswith((".", "!", "?")) else f"{words}."
+
+
+def _holds(row: Row, words: list[str]) -> bool:
+    audience = row.audience
+    owners = " ".join(str(owner) for owner in (audience.definition_owner, audience.sync_owner) if owner)
+    text = f"{audience.key} {audience.name} {audience.description} {audience.get_purpose_display()} {row.sentence} {owners}"
+    text = text.casefold()
+    return all(word in text for word in words)

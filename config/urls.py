@@ -6,5 +6,4 @@ urlpatterns = [
     path("", include("audiences.urls")),
     path("", include("destinations.urls")),
     path("", include("qa.urls")),
-    path("", include("django_prometheus.urls")),
 ]

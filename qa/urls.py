@@ -7,5 +7,4 @@ from qa import views
 app_name = "qa"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", views.live, name="live"),
-    path("panels/filling/", views.panel_filling, name="panel-filling"),
 ]

@@ -8,7 +8,7 @@ from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
-from audiences import page_queries
+from audiences import queries
 from audiences.access import requires
 from audiences.models import Audience
 from audiences.services import audiences
@@ -18,24 +18,24 @@ from audiences.views.page import actor, page
 @require_GET
 @requires("audience.view")
 def audience(request: HttpRequest, key: str) -> HttpResponse:
-    row = page_queries.row(key)
+    row = queries.row(key)
     if row is None:
         raise Http404
-    counts = page_queries.counts(row.audience)
+    counts = queries.counts(row.audience)
     context = {
         "row": row,
         "audience": row.audience,
-        "rule": page_queries.rule_as_json(row.audience),
-        "chart": page_queries.size_chart(row.audience, row.days),
-        "narrow_chart": page_queries.size_chart(row.audience, row.days, narrow=True),
+        "rule": queries.rule_as_json(row.audience),
+        "chart": queries.size_chart(row.audience, row.days),
+        "narrow_chart": queries.size_chart(row.audience, row.days, narrow=True),
         "days": [(day, count) for day, count in reversed(row.days) if count is not None],
         "counts": counts,
         "running": bool(counts and counts[0].state == counts[0].State.RUNNING),
-        "moved": page_queries.moved_since(row.audience, timezone.now() - timedelta(days=1)),
-        "versions": page_queries.versions(row.audience),
+        "moved": queries.moved_since(row.audience, timezone.now() - timedelta(days=1)),
+        "versions": queries.versions(row.audience),
         "suppressions": row.audience.excluded_by.order_by("key"),
         "excludes": row.audience.excludes.order_by("key"),
-        "activity": page_queries.activity("audience", key),
+        "activity": queries.activity("audience", key),
     }
     return page(request, "audiences/audience.html", context, fragment=_part(request))
 

@@ -3,7 +3,7 @@
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
-from audiences import page_queries
+from audiences import queries
 from audiences.access import requires
 from audiences.models import User
 from audiences.views.page import page, paginated
@@ -15,7 +15,7 @@ def catalog(request: HttpRequest) -> HttpResponse:
     words = request.GET.get("q", "").replace("\0", "")[:200].strip()
     only = request.GET.get("only", "")
     user = request.user if isinstance(request.user, User) else None
-    found = page_queries.catalog(words=words, only=only, user=user)
+    found = queries.catalog(words=words, only=only, user=user)
     context = {
         "catalog": found,
         "rows": paginated(request, found.rows),

@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from audiences import page_queries
+from audiences import queries
 from audiences.access import may, requires
 from audiences.forms import ColumnsForm, UploadForm
 from audiences.models import ImportFile, RefusedRow
@@ -120,7 +120,7 @@ def import_file(request: HttpRequest, pk: int) -> HttpResponse:
         "row": row,
         "ended": ended,
         "share": None if not row.bytes_total else min(100, 100 * row.bytes_read // row.bytes_total),
-        "reasons": page_queries.refused_by_reason(row),
+        "reasons": queries.refused_by_reason(row),
         "mapping": (row.mapping or {}).get("columns", {}),
         "event_name": (row.mapping or {}).get("event_name", ""),
     }

@@ -4,7 +4,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
-from audiences import page_queries
+from audiences import queries
 from audiences.access import requires
 from audiences.models import Job
 from audiences.views.page import page, paginated, wants_fragment
@@ -27,7 +27,7 @@ def jobs(request: HttpRequest) -> HttpResponse:
 @requires("audience.view")
 def working(request: HttpRequest) -> HttpResponse:
     """How far the long work is that every page tells of; when it is over, the page that asked is loaded anew."""
-    work = page_queries.working()
+    work = queries.working()
     response = page(request, "working.html", {"work": work}, fragment="bar")
     if work is None and wants_fragment(request):
         response["HX-Refresh"] = "true"

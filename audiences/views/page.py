@@ -12,7 +12,7 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.cache import patch_vary_headers
 
-from audiences import page_queries
+from audiences import queries
 from audiences.models import User, Workspace
 
 THEMES = ("light", "dark")
@@ -32,7 +32,7 @@ def page(
     partial = bool(fragment and wants_fragment(request))
     values = {"workspace": workspace, "theme": theme_of(request), **(context or {})}
     if settings.DEMO and not partial and request.user.is_authenticated:
-        values.setdefault("work", page_queries.working())  # the sample shop is filled while one looks around
+        values.setdefault("work", queries.working())  # the sample shop is filled while one looks around
     with timezone.override(zone_of(request.user, workspace)):
         response = render(request, f"{template}#{fragment}" if partial else template, values, status=status)
         if partial and messages.get_messages(request):

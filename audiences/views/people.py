@@ -9,7 +9,7 @@ from django.shortcuts import redirect
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from audiences import history, page_people
+from audiences import history, standings
 from audiences.access import requires
 from audiences.forms import PersonSearchForm
 from audiences.models import AttributeName, EventName, Profile
@@ -63,12 +63,12 @@ def reveal(request: HttpRequest, profile_no: int) -> HttpResponse:
 def standing(request: HttpRequest, profile_no: int, key: str) -> HttpResponse:
     """One person and one audience: each rule, and when they came and went."""
     life = _life(profile_no)
-    found = page_people.standings(life, [key])
+    found = standings.standings(life, [key])
     if not found:
         raise Http404
     context = {
         "life": life,
-        "title": page_people.title(life.profile, life.keys),
+        "title": standings.title(life.profile, life.keys),
         "standing": found[0],
         "audience": found[0].audience,
         "stays": list(reversed(history.stays(found[0].audience, profile_no))),
@@ -86,13 +86,13 @@ def _person(request: HttpRequest, profile_no: int, *, whole: bool) -> HttpRespon
     context = {
         "life": life,
         "profile": life.profile,
-        "title": page_people.title(life.profile, life.keys),
-        "identifiers": page_people.identifiers(life.identity, whole=whole),
-        "attributes": page_people.attributes(life.person.attributes, whole=whole),
+        "title": standings.title(life.profile, life.keys),
+        "identifiers": standings.identifiers(life.identity, whole=whole),
+        "attributes": standings.attributes(life.person.attributes, whole=whole),
         "whole": whole,
-        "events": [(event, page_people.attributes(event.properties, whole=whole)) for event in events[:EVENTS_SHOWN]],
+        "events": [(event, standings.attributes(event.properties, whole=whole)) for event in events[:EVENTS_SHOWN]],
         "event_count": len(events),
-        "standings": page_people.standings(life),
+        "standings": standings.standings(life),
     }
     return page(request, "people/person.html", context)
 

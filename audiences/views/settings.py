@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_http_methods, require_POST
 
-from audiences import page_queries
+from audiences import queries
 from audiences.access import requires
 from audiences.forms import ApiKeyForm, ConsentForm, InviteForm, WorkspaceForm
 from audiences.models import ApiKey, User
@@ -29,7 +29,7 @@ def workspace_page(request: HttpRequest) -> HttpResponse:
         else:
             messages.success(request, "Saved.")
             return redirect("audiences:settings")
-    context = {"form": form, "activity": page_queries.activity("workspace", "1")}
+    context = {"form": form, "activity": queries.activity("workspace", "1")}
     return page(request, "settings/workspace.html", context, status=_status(form))
 
 

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from audiences.access import requires
 from audiences.models import Audience, User
-from audiences.page_queries import activity
+from audiences.queries import activity
 from audiences.views.page import actor, page
 from destinations import page_queries
 from destinations.forms import AdoptForm, ChooseForm, ConnectionForm, FreezeForm, ReasonForm, TypedForm

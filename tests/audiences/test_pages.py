@@ -30,6 +30,12 @@ from tests.audiences.people_in import identify, number
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(autouse=True)
+def _no_uploads_of_other_tests():
+    for path in files.uploads().iterdir():
+        path.unlink()
+
+
 @pytest.fixture
 def world() -> filled.Filled:
     cache.clear()
