@@ -69,13 +69,13 @@ def reading(path: Path) -> Iterator[Table]:
         if start == _PARQUET:
             yield _parquet(raw)
         elif start.startswith(_GZIP):
-            with gzip.open(raw, "rb") as unpacked:
+            with gzip.GzipFile(fileobj=raw, mode="rb") as unpacked:
                 yield _csv(unpacked, raw)
         else:
             yield _csv(raw, raw)
 
 
-def _csv(stream: IO[bytes], raw: IO[bytes]) -> Table:
+def _csv(stream: IO[bytes] | gzip.GzipFile, raw: IO[bytes]) -> Table:
     lines = _Lines(stream)
     reader = csv.reader(lines, strict=True)
     csv.field_size_limit(LONGEST_LINE)
@@ -141,7 +141,7 @@ def _joined(values: list[str]) -> str:
 class _Lines:
     """The text lines of a byte stream; those too long or not UTF-8 are left out and noted."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile) -> None:
         self._stream, self.number = stream, 0
         self.bad: list[BadLine] = []
         self.fed: list[str] = []  # the lines of the row being read: a stray quote can swallow many
