@@ -14,7 +14,7 @@ from pyroaring import BitMap
 
 from audiences import faults
 from audiences.bitmaps import from_sorted, to_array
-from destinations import budget, eligibility, identities, ledger, plan, transitions
+from destinations import budget, eligibility, identities, leases, ledger, plan, transitions
 from destinations.connectors.base import (
     Connector,
     Misconfigured,
@@ -24,7 +24,8 @@ from destinations.connectors.base import (
     Rejected,
     Retryable,
 )
-from destinations.ledger import Lease, Outcome, Prepared, View, Watch
+from destinations.leases import Lease
+from destinations.ledger import Outcome, Prepared, View, Watch
 from destinations.models import Hold, Mapping, Operation, Run
 from destinations.plan import ADD, REMOVE, Plan, Step, Stops
 
@@ -145,7 +146,7 @@ def wait(work: Sync, length: timedelta, words: str) -> None:
     while (left := end - work.now()) > timedelta(0):
         check_cancelled(work)
         work.sleep(min(left, _KEEP).total_seconds())
-        ledger.renew(work.lease, now=work.now())
+        leases.renew(work.lease, now=work.now())
 
 
 def check_cancelled(work: Sync) -> None:

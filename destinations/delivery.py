@@ -13,7 +13,7 @@ from pyroaring import BitMap
 
 from audiences import faults
 from audiences.models import Refresh
-from destinations import calls, identities, ledger, plan, receipts, signals, wanted
+from destinations import calls, identities, leases, ledger, plan, receipts, signals, wanted
 from destinations.calls import Cancelled, Clock, Stopped, Sync
 from destinations.connectors import registry
 from destinations.connectors.base import Connector, ConnectorError, Misconfigured, Push, Retryable
@@ -42,7 +42,7 @@ def sync(
 ) -> datetime | None:
     """Bring the run to an end, or as far as it gets; its row says how. When to take the mapping up again, if something is left.
 
-    Raises ledger.Busy while another worker is syncing this mapping, and whatever a bug raises after having noted it.
+    Raises leases.Busy while another worker is syncing this mapping, and whatever a bug raises after having noted it.
     """
     run = Run.objects.select_related("mapping__audience", "mapping__destination").get(pk=run_id)
     mapping = run.mapping
@@ -52,13 +52,13 @@ def sync(
         if mapping.blocked_reason:
             raise Stopped(mapping.blocked_reason)
         if not _begin(run, now()):
-            raise ledger.Busy(now())
+            raise leases.Busy(now())
         counted = None if mapping.state == Mapping.State.RETIRED else wanted.count(mapping)
         if run.rehearsal:
             _rehearse(run, counted, now=now, opener=opener)
             return None
         settle = timedelta(seconds=registry.named(mapping.destination.kind).capabilities.settle_seconds)
-        lease = ledger.claim(mapping.pk, ledger.BULK, settle=settle, now=now())
+        lease = leases.claim(mapping.pk, leases.BULK, settle=settle, now=now())
         try:
             with opener(mapping.destination) as connector:
                 work = Sync(
@@ -77,13 +77,13 @@ def sync(
                 _deliver(work, counted)
                 return _end_well(work)
         finally:
-            ledger.release(lease)
-    except ledger.Busy:
+            leases.release(lease)
+    except leases.Busy:
         Run.objects.filter(pk=run.pk, state=Run.State.COUNTING, started_at=run.started_at).update(
             state=Run.State.QUEUED
         )
         raise
-    except (wanted.CannotCount, signals.Objection, Cancelled, Stopped, ConnectorError, ledger.LeaseLost) as error:
+    except (wanted.CannotCount, signals.Objection, Cancelled, Stopped, ConnectorError, leases.LeaseLost) as error:
         return _end_badly(run, error, now())
     except Exception as error:
         words = f"A fault of ours ({type(error).__name__}); it is in the log."
@@ -203,7 +203,7 @@ def _confirm(work: Sync) -> None:
         for operation in waiting:
             if operation.poll_at is None or operation.poll_at <= now:
                 receipts.ask(operation, work.connector, settle=work.lease.settle, now=work.now())
-                ledger.renew(work.lease, now=work.now())
+                leases.renew(work.lease, now=work.now())
         moments = [o.poll_at for o in calls.open_receipts(work.mapping.pk) if o.poll_at]
         view = ledger.look(work.mapping.pk, now=work.now())
         # Where it is known by now who is there, putting a late effect right can wait for a later run.
@@ -263,7 +263,7 @@ def _end_badly(run: Run, error: Exception, now: datetime) -> datetime | None:
         state, words = Run.State.CANCELLED, "Stopped by hand. What had been sent stays sent."
     elif isinstance(error, Stopped):
         state, again = error.state, error.again
-    elif isinstance(error, ledger.LeaseLost):
+    elif isinstance(error, leases.LeaseLost):
         state, words = Run.State.INTERRUPTED, "Another worker has taken over."
     elif isinstance(error, Retryable):
         again = now + timedelta(seconds=error.after if error.after is not None else 60)

@@ -1,4 +1,4 @@
-"""The ledger of a mapping: leases, write-ahead and settlement, each in one short transaction under the ledger row's lock.
+"""The ledger of a mapping: what is wanted, write-ahead and settlement, each in one short transaction under the ledger row's lock.
 
 How a call changes what is believed is transitions.py's, what to say next plan.py's. Nobody else writes the tables of
 Ledger, Operation, Decision, Rejection and Removal. Every function takes `now`, so that a simulation can drive time.
@@ -9,41 +9,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F
 from pyroaring import BitMap
 
 from audiences.bitmaps import pack, unpack
 from audiences.people import bulk
-from destinations import changes, holders, plan, records, transitions
+from destinations import changes, leases, plan, records, rows, transitions
+from destinations.leases import Lease, LeaseLost
 from destinations.models import Decision, Ledger, Operation, Rejection
 from destinations.plan import ADD, REMOVE, State, Step
-from destinations.transitions import Book, Call
+from destinations.transitions import Book
 
-LEASE = timedelta(seconds=60)
 REFUSED_AGAIN = timedelta(hours=1)  # of somebody who may be there from before
-URGENT, BULK = Operation.Lane.URGENT.value, Operation.Lane.BULK.value
-
-
-class Busy(Exception):
-    """Another worker holds this mapping's lease. `until`: when it would run out."""
-
-    def __init__(self, until: datetime) -> None:
-        super().__init__(f"another worker has this until {until:%H:%M:%S} UTC")
-        self.until = until
-
-
-class LeaseLost(Exception):
-    """Another worker has taken over: stop, and write nothing more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to prepare and settle calls of one lane of one mapping. `settle`: how long a late effect may take to land."""
-
-    mapping_id: int
-    lane: str
-    fence: int
-    settle: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,64 +89,24 @@ class Watch:
         self.mark = max(self.mark, final)
 
 
-# --- Leases.
-
-
-def claim(mapping_id: int, lane: str, *, settle: timedelta, now: datetime) -> Lease:
-    """Take the lane's lease; the fence rises, and calls that an older holder left in flight become unknown. Raises Busy."""
-    with transaction.atomic():
-        row = _locked(mapping_id)
-        until, holder = getattr(row, f"{lane}_until"), getattr(row, f"{lane}_holder")
-        if until is not None and until > now and not holders.is_dead(holder):
-            raise Busy(until)
-        fence = getattr(row, f"{lane}_fence") + 1
-        _set_lease(row, lane, fence, now + LEASE, holders.me())
-        book = _book(row)
-        if book.abandon(lane, fence, now, settle):
-            _save(row, book)
-        row.save(update_fields=[f"{lane}_fence", f"{lane}_until", f"{lane}_holder"])
-    return Lease(mapping_id, lane, fence, settle)
-
-
-def renew(lease: Lease, *, now: datetime) -> None:
-    """Hold on. Raises LeaseLost."""
-    renewed = Ledger.objects.filter(
-        mapping_id=lease.mapping_id, **{f"{lease.lane}_fence": lease.fence, f"{lease.lane}_until__isnull": False}
-    ).update(**{f"{lease.lane}_until": now + LEASE})
-    if not renewed:
-        raise LeaseLost
-
-
-def release(lease: Lease) -> None:
-    """Let others have it. Does nothing if it is no longer ours."""
-    Ledger.objects.filter(mapping_id=lease.mapping_id, **{f"{lease.lane}_fence": lease.fence}).update(
-        **{f"{lease.lane}_until": None, f"{lease.lane}_holder": ""}
-    )
-
-
-def holds(mapping_id: int, lane: str, *, now: datetime) -> bool:
-    """Whether a live worker has the lane at this moment."""
-    row = Ledger.objects.filter(mapping_id=mapping_id).values(f"{lane}_until", f"{lane}_holder").first()
-    if row is None or row[f"{lane}_until"] is None:
-        return False
-    return bool(row[f"{lane}_until"] > now and not holders.is_dead(row[f"{lane}_holder"]))
-
-
 # --- What is wanted.
 
 
 def rebase(lease: Lease, base: BitMap, *, refresh_id: int | None, change_seq: int, now: datetime) -> bool:
     """A new count is what is wanted; decisions up to its change-log mark are contained in it. False if a newer one is in force."""
     with transaction.atomic():
-        row = _locked(lease.mapping_id)
-        _assert_mine(row, lease)
+        row = rows.locked(lease.mapping_id)
+        held = leases.hold(row, lease, now)
         if row.refresh_id is not None and refresh_id is not None and change_seq < row.change_seq:
             return False
         row.base, row.refresh_id, row.change_seq = pack(base), refresh_id, max(change_seq, row.change_seq)
-        _set_lease(row, lease.lane, lease.fence, now + LEASE, holders.me())
-        row.save(update_fields=["base", "refresh", "change_seq", f"{lease.lane}_until", f"{lease.lane}_holder"])
+        row.save(update_fields=["base", "refresh", "change_seq", *held])
         over = [
-            number for (number,) in _outs(lease.mapping_id, row.change_seq).values_list("identity_no") if number in base
+            number
+            for number in Decision.objects.filter(
+                mapping_id=lease.mapping_id, seq__lte=row.change_seq, wanted=False
+            ).values_list("identity_no", flat=True)
+            if number in base
         ]
         if over:  # wanted again: why they once left says nothing about the next time
             chosen, values = bulk.among("identity_no", over)
@@ -182,18 +119,18 @@ def rebase(lease: Lease, base: BitMap, *, refresh_id: int | None, change_seq: in
 
 def decide(mapping_id: int, decisions: Iterable[tuple[int, int, bool, str]]) -> int:
     """Record (identity_no, seq, wanted, cause) that hold until a count contains them; how many. The latest seq of an identity counts."""
-    rows = [Decision(mapping_id=mapping_id, identity_no=i, seq=s, wanted=w, cause=c) for i, s, w, c in decisions]
-    for start in range(0, len(rows), 5_000):
-        Decision.objects.bulk_create(rows[start : start + 5_000])
-    return len(rows)
+    made = [Decision(mapping_id=mapping_id, identity_no=i, seq=s, wanted=w, cause=c) for i, s, w, c in decisions]
+    for start in range(0, len(made), 5_000):
+        Decision.objects.bulk_create(made[start : start + 5_000])
+    return len(made)
 
 
 def look(mapping_id: int, *, now: datetime) -> View:
     """The ledger as of one moment, without holding anybody up."""
     with transaction.atomic(using="snapshot"):
         row = Ledger.objects.using("snapshot").get(mapping_id=mapping_id)
-        book, intent = _book(row, using="snapshot"), _intent(row, using="snapshot")
-        state = _state(row, book, intent, now, using="snapshot")
+        book, intent = rows.book(row, using="snapshot"), rows.intent(row, using="snapshot")
+        state = rows.state(row, book, intent, now, using="snapshot")
         left: dict[str, BitMap] = {}
         entered: dict[str, BitMap] = {}
         decisions = Decision.objects.using("snapshot").filter(mapping_id=mapping_id).order_by("seq", "pk")
@@ -237,10 +174,10 @@ def prepare(
     count decides. Raises LeaseLost.
     """
     with transaction.atomic():
-        row = _locked(lease.mapping_id)
-        _assert_mine(row, lease)
-        book, intent = _book(row), _intent(row)
-        state = _state(row, book, intent, now)
+        row = rows.locked(lease.mapping_id)
+        held = leases.hold(row, lease, now)
+        book, intent = rows.book(row), rows.intent(row)
+        state = rows.state(row, book, intent, now)
         ids = plan.still_due(state, step.kind, step.cause, step.ids)
         watch.look()
         if step.kind == ADD and watch.stirred and ids:
@@ -263,11 +200,10 @@ def prepare(
             count=len(ids),
             prepared_at=now,
         )
-        book.prepare(_call(operation), veto=step.cause in plan.VETOING)
+        book.prepare(rows.as_call(operation), veto=step.cause in plan.VETOING)
         if step.kind == REMOVE and step.cause != plan.WITHDRAW:
             records.removing(lease.mapping_id, ids, step.cause, left_at, now)
-        _set_lease(row, lease.lane, lease.fence, now + LEASE, holders.me())
-        _save(row, book, lease.lane)
+        rows.save(row, book, *held)
     there = intent & (book.present | book.unknown)
     return Prepared(operation.pk, Step(step.kind, step.cause, ids), intent, there, book.vetoed)
 
@@ -275,7 +211,7 @@ def prepare(
 def settle(lease: Lease, operation_id: int, outcome: Outcome, *, now: datetime) -> Count:
     """T2: commit what came of a call. An outcome that comes after the lease was lost changes only the operation's log: LeaseLost."""
     with transaction.atomic():
-        row = _locked(lease.mapping_id)
+        row = rows.locked(lease.mapping_id)
         if getattr(row, f"{lease.lane}_fence") != lease.fence:
             Operation.objects.filter(pk=operation_id).update(
                 request_id=outcome.request_id,
@@ -292,7 +228,7 @@ def settle(lease: Lease, operation_id: int, outcome: Outcome, *, now: datetime) 
 
 
 def _settle(row: Ledger, lease: Lease, operation_id: int, outcome: Outcome, now: datetime) -> Count:
-    book = _book(row)
+    book = rows.book(row)
     call = next(call for call in book.calls if call.id == operation_id)
     ids, refused = call.unsettled, BitMap(outcome.rejected) & call.unsettled
     unnamed = min(outcome.rejected_unnamed, len(ids - refused))
@@ -322,8 +258,7 @@ def _settle(row: Ledger, lease: Lease, operation_id: int, outcome: Outcome, now:
         sent_at=F("prepared_at"),
         finished_at=now,
     )
-    _set_lease(row, lease.lane, lease.fence, now + LEASE, holders.me())
-    _save(row, book, lease.lane)
+    rows.save(row, book, "withdraw_kinds", *leases.hold(row, lease, now))
     return count
 
 
@@ -331,8 +266,8 @@ def receive(operation_id: int, outcome: Outcome, *, settle: timedelta, now: date
     """Commit a submitted call's receipt. None if somebody else already has, or if it is still to come (`poll_at` moves)."""
     mapping_id = Operation.objects.values_list("mapping_id", flat=True).get(pk=operation_id)
     with transaction.atomic():
-        row = _locked(mapping_id)
-        book = _book(row)
+        row = rows.locked(mapping_id)
+        book = rows.book(row)
         call = next((c for c in book.calls if c.id == operation_id and c.state == transitions.SUBMITTED), None)
         if call is None:
             return None
@@ -368,17 +303,17 @@ def receive(operation_id: int, outcome: Outcome, *, settle: timedelta, now: date
             poll_at=None,
             finished_at=now,
         )
-        _save(row, book)
+        rows.save(row, book)
     return count
 
 
 def swap(lease: Lease, pairs: Sequence[tuple[int, int]], *, now: datetime) -> int:
     """Let changed identities that carry the same identifiers here take their forerunners' places, without a call; how many."""
     with transaction.atomic():
-        row = _locked(lease.mapping_id)
-        _assert_mine(row, lease)
-        book, intent = _book(row), _intent(row)
-        state, done = _state(row, book, intent, now), 0
+        row = rows.locked(lease.mapping_id)
+        held = leases.hold(row, lease, now)
+        book, intent = rows.book(row), rows.intent(row)
+        state, done = rows.state(row, book, intent, now), 0
         submitted = BitMap()
         for call in book.calls:
             submitted |= call.unsettled
@@ -387,7 +322,7 @@ def swap(lease: Lease, pairs: Sequence[tuple[int, int]], *, now: datetime) -> in
                 book.swap(old, new)
                 done += 1
         if done:
-            _save(row, book, lease.lane)
+            rows.save(row, book, *held)
     return done
 
 
@@ -399,132 +334,31 @@ def tell_again(
 ) -> int:
     """Have people told again by intent; how many. `choose(book, intent)` gives whom, and of whom nothing is known any more."""
     with transaction.atomic():
-        row = _locked(mapping_id)
-        book = _book(row)
-        ids, uncertain = choose(book, _intent(row))
+        row = rows.locked(mapping_id)
+        book = rows.book(row)
+        ids, uncertain = choose(book, rows.intent(row))
         book.tell_again(ids, now, uncertain=uncertain & (ids | book.unknown))
         if epoch:
             row.epoch += 1
             row.save(update_fields=["epoch"])
-        _save(row, book)
+        rows.save(row, book)
     return len(ids)
 
 
 def withdraw(mapping_id: int, kinds: Sequence[str], *, now: datetime) -> None:
     """Everything sent with these identifier kinds is taken back, and all who are there are told again."""
     with transaction.atomic():
-        row = _locked(mapping_id)
-        book = _book(row)
+        row = rows.locked(mapping_id)
+        book = rows.book(row)
         everyone = book.present | book.unknown
         book.tell_again(everyone, now, uncertain=BitMap())
         if kinds:
             book._set(withdraw=book.withdraw | everyone)
             row.withdraw_kinds = [*row.withdraw_kinds, *(kind for kind in kinds if kind not in row.withdraw_kinds)]
             row.save(update_fields=["withdraw_kinds"])
-        _save(row, book)
+        rows.save(row, book)
 
 
 def forget_rejections(mapping_id: int, *, now: datetime) -> int:
     """Try refused people again at once; how many."""
     return Rejection.objects.filter(mapping_id=mapping_id).update(retry_at=now)
-
-
-def reap(mapping_id: int, lane: str, *, settle: timedelta, now: datetime) -> bool:
-    """Take the lease only to see to what a dead worker left in flight. False while a live one has it."""
-    try:
-        release(claim(mapping_id, lane, settle=settle, now=now))
-    except Busy:
-        return False
-    return True
-
-
-# --- Rows.
-
-
-def _locked(mapping_id: int) -> Ledger:
-    return Ledger.objects.select_for_update().get(mapping_id=mapping_id)
-
-
-def _assert_mine(row: Ledger, lease: Lease) -> None:
-    if getattr(row, f"{lease.lane}_fence") != lease.fence:
-        raise LeaseLost
-
-
-def _set_lease(row: Ledger, lane: str, fence: int, until: datetime, holder: str) -> None:
-    setattr(row, f"{lane}_fence", fence)
-    setattr(row, f"{lane}_until", until)
-    setattr(row, f"{lane}_holder", holder)
-
-
-def _call(operation: Operation) -> Call:
-    return Call(
-        id=operation.pk,
-        kind=operation.kind,
-        cause=operation.cause,
-        lane=operation.lane,
-        fence=operation.fence,
-        state=operation.state,
-        unsettled=unpack(operation.unsettled),
-        prepared_at=operation.prepared_at,
-        reassert_at=operation.reassert_at,
-        lost=operation.state == transitions.UNKNOWN and operation.finished_at is None,
-    )
-
-
-def _book(row: Ledger, using: str = "default") -> Book:
-    operations = Operation.objects.using(using).filter(mapping_id=row.mapping_id, open=True).order_by("pk")
-    return Book(
-        present=unpack(row.present),
-        unknown=unpack(row.unknown),
-        rejected=unpack(row.rejected),
-        ever_sent=unpack(row.ever_sent),
-        reassert=unpack(row.reassert),
-        withdraw=unpack(row.withdraw),
-        vetoed=unpack(row.vetoed),
-        reassert_since=row.reassert_since,
-        calls=[_call(operation) for operation in operations],
-    )
-
-
-def _save(row: Ledger, book: Book, lane: str | None = None) -> None:
-    book.check()
-    for name in book.changed:
-        setattr(row, name, pack(getattr(book, name)))
-    row.reassert_since = book.reassert_since
-    fields = [*book.changed, "reassert_since", "withdraw_kinds"]
-    row.save(update_fields=fields + ([f"{lane}_until", f"{lane}_holder"] if lane else []))
-    for call in book.calls:
-        if call.changed:
-            Operation.objects.filter(pk=call.id).update(
-                state=call.state,
-                unsettled=pack(call.unsettled),
-                open=bool(call.unsettled),
-                reassert_at=call.reassert_at if call.unsettled else None,
-            )
-
-
-def _outs(mapping_id: int, upto: int) -> QuerySet[Decision]:
-    return Decision.objects.filter(mapping_id=mapping_id, seq__lte=upto, wanted=False)
-
-
-def _intent(row: Ledger, using: str = "default") -> BitMap:
-    intent = unpack(row.base)
-    later = Decision.objects.using(using).filter(mapping_id=row.mapping_id, seq__gt=row.change_seq)
-    for number, wanted in later.order_by("seq", "pk").values_list("identity_no", "wanted"):
-        if wanted:
-            intent.add(number)
-        else:
-            intent.discard(number)
-    return intent
-
-
-def _state(row: Ledger, book: Book, intent: BitMap, now: datetime, using: str = "default") -> State:
-    rows = Rejection.objects.using(using).filter(mapping_id=row.mapping_id)
-    retry = rows.filter(kind=ADD, retry_at__lte=now) if book.rejected else rows.none()
-    refused = rows.filter(kind=REMOVE, retry_at__gt=now)
-    return book.state(
-        intent,
-        now,
-        retry=BitMap(retry.values_list("identity_no", flat=True)) & book.rejected,
-        refused=BitMap(refused.values_list("identity_no", flat=True)),
-    )

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from audiences import jobs
 from audiences.models import Refresh
-from destinations import ledger, receipts
+from destinations import leases, receipts
 from destinations.connectors import registry
 from destinations.connectors.base import ConnectorError
 from destinations.models import Decision, Mapping, Operation, Run
@@ -30,7 +30,7 @@ def sync(claim: jobs.Claim) -> None:
         return
     try:
         again = runs.perform(mapping)
-    except ledger.Busy:
+    except leases.Busy:
         jobs.ask(mappings.TASK, claim.key, queue="sync", after=BUSY_AGAIN)
         return
     if mapping.state == Mapping.State.RETIRED and runs.is_empty(mapping):
@@ -83,7 +83,7 @@ def _see_to_the_dead() -> None:
         counting = run.state == Run.State.COUNTING  # nobody has a lease while counting
         if counting and run.started_at and run.started_at > now - COUNTED_TOO_LONG:
             continue
-        if not ledger.holds(run.mapping_id, ledger.BULK, now=now):
+        if not leases.holds(run.mapping_id, leases.BULK, now=now):
             words = "Its worker stopped; it is taken up again."
             ended = Run.objects.filter(active, pk=run.pk, started_at=run.started_at)
             ended.update(state=Run.State.INTERRUPTED, error=words, finished_at=now)
@@ -94,11 +94,11 @@ def _see_to_the_dead() -> None:
     )
     for row in prepared.distinct():
         if (
-            not ledger.holds(row["mapping_id"], row["lane"], now=now)
+            not leases.holds(row["mapping_id"], row["lane"], now=now)
             and row["mapping__destination__kind"] in registry.CONNECTORS
         ):
             settle = registry.CONNECTORS[row["mapping__destination__kind"]].capabilities.settle_seconds
-            ledger.reap(row["mapping_id"], row["lane"], settle=timedelta(seconds=settle), now=now)
+            leases.reap(row["mapping_id"], row["lane"], settle=timedelta(seconds=settle), now=now)
 
 
 @worker_ready.connect

@@ -10,7 +10,7 @@ from django.utils import timezone
 from audiences import jobs
 from audiences.models import User
 from audiences.services import trail
-from destinations import delivery, ledger
+from destinations import delivery, leases, ledger
 from destinations.models import Mapping, Run
 from destinations.services import refuse
 from destinations.services.mappings import TASK, name_of
@@ -114,7 +114,7 @@ def run_to_end(
             return run
         try:
             again = delivery.sync(run.pk, sleep=sleep, patience=deadline - timezone.now(), progress=progress)
-        except ledger.Busy:
+        except leases.Busy:
             if timezone.now() > deadline:
                 return run
             sleep(_LOOK_EVERY)

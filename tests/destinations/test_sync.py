@@ -10,7 +10,7 @@ from django.utils import timezone
 from audiences.bitmaps import unpack
 from audiences.models import Workspace
 from audiences.services import audiences
-from destinations import delivery, ledger, signals
+from destinations import delivery, leases, signals
 from destinations.connectors.meta import Meta
 from destinations.models import Destination, Hold, Mapping, Operation, Rejection, Run
 from destinations.services import Refused, destinations, holds, mappings, runs
@@ -213,7 +213,7 @@ def test_a_worker_does_not_wait_for_a_long_pause(cart, sandbox):
     run.refresh_from_db()
     assert run.state == "interrupted"
     assert again > timezone.now() + timedelta(minutes=9)
-    assert not ledger.holds(cart.mapping.pk, ledger.BULK, now=timezone.now())
+    assert not leases.holds(cart.mapping.pk, leases.BULK, now=timezone.now())
 
 
 @pytest.mark.parametrize("applied", [True, False])
