@@ -54,6 +54,7 @@ def serve(app: Celery, *, threads: int) -> None:
     try:
         app.worker_main(
             [
+                "--quiet",
                 "worker",
                 "--pool=threads",
                 f"--concurrency={threads}",
@@ -61,6 +62,7 @@ def serve(app: Celery, *, threads: int) -> None:
                 "--without-gossip",
                 "--without-mingle",
                 "--without-heartbeat",
+                "--hostname=rollcall@localhost",
                 "--queues=urgent,sync,compute,intake",
             ]
         )

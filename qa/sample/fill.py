@@ -246,8 +246,11 @@ def _syncs(progress: Progress) -> None:
             _sync(mapping)
 
 
-def _sync(mapping: Mapping) -> Run:
-    return runs.run_to_end(runs.request(actor=None, mapping=mapping, trigger=Run.Trigger.SCHEDULE, start=False))
+def _sync(mapping: Mapping) -> None:
+    """To its end: here, or by the worker that is at it, never by both."""
+    jobs.run_now(mappings.TASK, mapping.pk, queue="sync")
+    for run in Run.objects.filter(mapping=mapping).exclude(state__in=runs.ENDED):
+        runs.run_to_end(run)
 
 
 def _troubles(_: Progress) -> None:
