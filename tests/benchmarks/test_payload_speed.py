@@ -1,7 +1,6 @@
 """From identifiers to the bytes of Meta calls, beside Meta's official SDK on the same rows; and how fast the sandbox takes them."""
 
 import json
-import statistics
 import time
 from types import SimpleNamespace
 
@@ -19,78 +18,74 @@ from tests.benchmarks import report
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
 
-ROWS, BATCH, ROUNDS = 1_000_000, 10_000, 5
+ROWS, BATCH, TURNS = 1_000_000, 10_000, 20
 GOAL = 4.0
+SCHEMA = {"email": "EMAIL", "phone": "PHONE", "external_id": "EXTERN_ID"}
 
 
 def batches() -> list[pa.Table]:
-    """A million people with an e-mail and a phone, as the ledger hands them over: canonical, unhashed, a batch a table."""
+    """A million people as the ledger hands them over: canonical, unhashed, a batch a table."""
     return [
         pa.table(
             {
                 "identity_no": pa.array(range(start, start + BATCH), pa.int64()),
                 "email": [f"first.last{n}@example{n % 97}.com" for n in range(start, start + BATCH)],
                 "phone": [f"+49151{n:08d}" for n in range(start, start + BATCH)],
+                "external_id": [f"c{n:07d}" for n in range(start, start + BATCH)],
             }
         )
         for start in range(0, ROWS, BATCH)
     ]
 
 
-def ours(tables: list[pa.Table]) -> int:
-    """Bytes of all bodies, built as a push builds them."""
+def ours(tables: list[pa.Table], kinds: tuple[str, ...]) -> bytes:
+    """The last of all bodies, each built as a push builds it."""
     account = Account("https://graph.facebook.com", {"ad_account_id": "act_1"}, {"access_token": "t"})
-    size = 0
+    content = b""
     with http.client(account) as client:
         connector = Meta(account, client)
         for number, table in enumerate(tables):
-            body, _, _ = connector._body(Push("add", "1", number, table, ("email", "phone")))
-            size += len(orjson.dumps(body))
-    return size
+            body, _, _ = connector._body(Push("add", "1", number, table, kinds))
+            content = orjson.dumps(body)
+    return content
 
 
-def official(tables: list[pa.Table]) -> int:
-    """Bytes of all bodies, built by the SDK: it normalises, hashes and encodes a row at a time."""
-    size = 0
+def official(tables: list[pa.Table], kinds: tuple[str, ...]) -> bytes:
+    """The last of all bodies, each built by the SDK: it normalises, hashes and encodes a row at a time."""
+    content = b""
     for table in tables:
-        rows = list(zip(table.column("email").to_pylist(), table.column("phone").to_pylist(), strict=True))
-        params = CustomAudience.format_params(["EMAIL", "PHONE"], rows, is_raw=True)
-        size += len(json.dumps(params))
-    return size
+        rows = list(zip(*(table.column(kind).to_pylist() for kind in kinds), strict=True))
+        params = CustomAudience.format_params([SCHEMA[kind] for kind in kinds], rows, is_raw=True)
+        content = json.dumps(params).encode()
+    return content
 
 
-def seconds(build, tables: list[pa.Table]) -> float:
+def seconds(build, tables: list[pa.Table], kinds: tuple[str, ...]) -> float:
     """Processor seconds: both sides are one thread, and what else the machine does is not theirs."""
     began = time.process_time()
-    build(tables)
+    build(tables, kinds)
     return time.process_time() - began
 
 
-def test_payloads_are_built_four_times_as_fast_as_by_the_official_sdk():
+@pytest.mark.parametrize("kinds", [("email", "phone"), ("email", "phone", "external_id")], ids=["all hashed", "usual"])
+def test_payloads_are_built_four_times_as_fast_as_by_the_official_sdk(kinds):
     tables = batches()
-    one = tables[0]
-    account = Account("https://graph.facebook.com", {"ad_account_id": "act_1"}, {"access_token": "t"})
-    with http.client(account) as client:
-        mine = Meta(account, client)._body(Push("add", "1", 1, one, ("email", "phone")))[0]["payload"]["data"]
-    theirs = CustomAudience.format_params(
-        ["EMAIL", "PHONE"], list(zip(one["email"].to_pylist(), one["phone"].to_pylist(), strict=True)), is_raw=True
-    )["payload"]["data"]
-    assert [list(row) for row in mine] == [list(row) for row in theirs], "both make the same call"
-    ours(tables[:3])
-    ratios, mine_took, theirs_took = [], [], []
-    for turn in range(ROUNDS):  # alternating, a fifth of the rows a turn, so that a busy moment meets both
-        part = tables[turn::ROUNDS]
-        mine_took.append(seconds(ours, part))
-        theirs_took.append(seconds(official, part))
-        ratios.append(theirs_took[-1] / mine_took[-1])
-    ratio = statistics.median(ratios)
+    mine, theirs = (json.loads(build(tables[:1], kinds))["payload"] for build in (ours, official))
+    assert mine == theirs, "both make the same call"
+    mine_took, theirs_took = [], []
+    for turn in range(TURNS):  # by turns, so that a busy moment of the machine meets both
+        part = tables[turn::TURNS]
+        mine_took.append(seconds(ours, part, kinds))
+        theirs_took.append(seconds(official, part, kinds))
+    ratio = min(theirs_took) / min(mine_took)
+    rows = ROWS / TURNS
     report.row(
-        "normalise, hash and build Meta payloads, 1M people with e-mail and phone",
-        ours=f"{ROWS / sum(mine_took):,.0f} people/s",
-        rival=f"{ROWS / sum(theirs_took):,.0f} people/s (facebook-business)",
+        f"normalise, hash and build Meta payloads, 1M people with {', '.join(kinds)}",
+        ours=f"{rows / min(mine_took):,.0f} people/s",
+        rival=f"{rows / min(theirs_took):,.0f} people/s (facebook-business)",
         ratio=ratio,
         goal=f"≥ {GOAL:g} ×",
-        note=f"processor time, median of {ROUNDS} turns side by side; calls of {BATCH:,} rows, JSON bytes included",
+        note=f"processor time, best of {TURNS} turns each, side by side; calls of {BATCH:,} rows, JSON bytes included",
     )
     assert ratio >= GOAL
 
