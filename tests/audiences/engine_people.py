@@ -10,7 +10,11 @@ from audiences.segments.judge import Person
 
 
 def accept(
-    people: Sequence[Person], *, chunks: int = 1, between: Callable[[int], None] = lambda chunk: None, merged: bool = False
+    people: Sequence[Person],
+    *,
+    chunks: int = 1,
+    between: Callable[[int], None] = lambda chunk: None,
+    merged: bool = False,
 ) -> None:
     """Write the people and their events in so many turns; `between` is called after each but the last.
 
