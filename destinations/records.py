@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import orjson
 from django.db import connection
 from pyroaring import BitMap
 
+from audiences.bitmaps import to_array
 from audiences.people import bulk
 from destinations import plan
-from destinations.models import Rejection, Removal
+from destinations.models import Rejection
 
 
 def refused(mapping_id: int, kind: str) -> BitMap:
@@ -69,16 +71,18 @@ def confirmed(mapping_id: int, ids: BitMap, now: datetime) -> None:
 
 
 def removing(mapping_id: int, ids: BitMap, cause: str, left_at: datetime, now: datetime) -> None:
-    """Begin the record of each removal; one that is open already goes on."""
-    chosen, values = bulk.among("identity_no", list(ids))
-    rows = bulk.fetch(
-        f"SELECT identity_no FROM destinations_removal WHERE mapping_id = %s AND accepted_at IS NULL AND {chosen}",  # noqa: S608 - no values in it
-        [mapping_id, *values],
+    """Begin the record of each removal; one that is open already goes on. One statement, because a lock is held meanwhile."""
+    numbers = to_array(ids).tolist()
+    if connection.vendor == "postgresql":
+        table, parameter = "unnest(%s::bigint[]) AS those(value)", numbers
+    else:
+        table, parameter = "json_each(%s) AS those", orjson.dumps(numbers).decode()
+    bulk.execute(
+        "INSERT INTO destinations_removal (mapping_id, identity_no, cause, left_at, sent_at) "  # noqa: S608 - no values in it
+        f"SELECT %s, those.value, %s, %s, %s FROM {table} WHERE NOT EXISTS (SELECT 1 FROM destinations_removal r "
+        "WHERE r.mapping_id = %s AND r.identity_no = those.value AND r.accepted_at IS NULL)",
+        [mapping_id, cause, _moment(left_at), _moment(now), parameter, mapping_id],
     )
-    going_on = BitMap(number for (number,) in rows)
-    left, sent = _moment(left_at), _moment(now)
-    fields = ("mapping", "identity_no", "cause", "left_at", "sent_at")
-    bulk.insert(Removal, fields, [(mapping_id, number, cause, left, sent) for number in ids - going_on])
 
 
 def _update(mapping_id: int, ids: BitMap, column: str, condition: str, now: datetime) -> None:
