@@ -13,7 +13,7 @@ from destinations import leases, receipts
 from destinations.connectors import registry
 from destinations.connectors.base import ConnectorError
 from destinations.models import Decision, Mapping, Operation, Run
-from destinations.services import mappings, runs
+from destinations.services import mappings, removals, runs
 
 LOOK_EVERY = timedelta(seconds=5)
 BUSY_AGAIN = timedelta(seconds=5)
@@ -75,6 +75,12 @@ def look(claim: jobs.Claim) -> None:
     Decision.objects.filter(created_at__lt=now - DECISIONS_KEPT, seq__lte=F("mapping__ledger__change_seq")).delete()
 
 
+@jobs.job("destinations.forget", queue="sync")
+def forget(claim: jobs.Claim) -> None:
+    """Forget the identifiers of removed people of whom no platform has to be told any more."""
+    removals.forget()
+
+
 def _see_to_the_dead() -> None:
     """Runs whose worker has died are interrupted, and what it left in flight becomes unknown."""
     now = timezone.now()
@@ -106,3 +112,4 @@ def keep_going(**_: Any) -> None:
     """A worker that starts makes sure that the standing jobs are asked for; asking again changes nothing."""
     jobs.keep_doing("destinations.look", "", every=LOOK_EVERY, queue="sync")
     jobs.keep_doing("destinations.receipts", "", every=LOOK_EVERY, queue="sync")
+    jobs.keep_doing("destinations.forget", "", every=timedelta(hours=1), queue="sync")
