@@ -12,6 +12,7 @@ from audiences.models import Audience, Identity, ProfileKey, User, Workspace
 from audiences.people import payloads, profiles
 from audiences.services import audiences
 from destinations.models import Destination, Ledger, Mapping, Operation, Run
+from destinations.sandbox import control
 from destinations.sandbox.control import Sandbox
 from destinations.services import destinations, mappings, runs
 
@@ -66,21 +67,33 @@ def audience(key: str, segment: dict[str, Any], purpose: str = "retargeting") ->
 
 
 def destination(sandbox: Sandbox, account: str, kind: str = "meta") -> Destination:
-    config = {"meta": {"ad_account_id": account}}[kind]
+    config = {
+        "meta": {"ad_account_id": account},
+        "google": {"account_id": account},
+        "openlist": {"account": account},
+        "webhook": {"url": f"{sandbox.base_url}/webhooks/{account}"},
+    }[kind]
+    webhook = kind == "webhook"
     return destinations.create(
         actor=None,
         key=f"{kind}_{account}",
         kind=kind,
-        base_url=sandbox.base_url,
+        base_url="" if webhook else sandbox.base_url,
         config=config,
-        credentials={"access_token": "token-for-tests"},
+        credentials={"secret": control.webhook_secret(account)} if webhook else {"access_token": "token-for-tests"},
     )
 
 
 def live(
-    sandbox: Sandbox, account: str, made: Audience, identifiers: Iterable[str] = ("email",), **fields: Any
+    sandbox: Sandbox,
+    account: str,
+    made: Audience,
+    identifiers: Iterable[str] = ("email",),
+    kind: str = "meta",
+    **fields: Any,
 ) -> Scene:
-    target = Destination.objects.filter(key=f"meta_{account}").first() or destination(sandbox, account)
+    known = Destination.objects.filter(key=f"{kind}_{account}").first()
+    target = known or destination(sandbox, account, kind)
     mapping = mappings.create(actor=None, audience=made, destination=target, identifiers=list(identifiers), **fields)
     return Scene(sandbox, mappings.go_live(actor=None, mapping=mapping), account)
 
