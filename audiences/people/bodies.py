@@ -142,7 +142,8 @@ def attributes(values: Mapping[str, Any], place: str) -> None:
 def properties(values: Mapping[str, Any], place: str) -> str:
     """An event's data as the JSON text that is kept; refused beyond 100,000 bytes or with names beyond 150."""
     for name, value in values.items():
-        within(name, f"{place}.{short(name)}", NAME_BYTES)
+        if len(name) * 4 > NAME_BYTES:
+            within(name, f"{place}.{short(name)}", NAME_BYTES)
         if isinstance(value, dict | list):
             check_depth(value, f"{place}.{short(name)}")
     text = orjson.dumps(values)

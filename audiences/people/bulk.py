@@ -1,10 +1,12 @@
 """Statements over thousands of rows at once that SQLite and PostgreSQL both take. No meaning here, and no transaction: the caller's."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
 from django.db import connection, models
+
+SQLITE_ROWS = 500  # of up to 60 values: SQLite takes 32,766 in a statement
 
 
 def insert(model: type[models.Model], fields: Sequence[str], rows: Sequence[Sequence[Any]], conflict: str = "") -> None:
@@ -12,24 +14,19 @@ def insert(model: type[models.Model], fields: Sequence[str], rows: Sequence[Sequ
     if not rows:
         return
     table, names = model._meta.db_table, ", ".join(_column(model, field) for field in fields)
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            source, parameters = _rows(model, fields, rows)
-            cursor.execute(f"INSERT INTO {table} ({names}) {source} {conflict}", parameters)
-        else:
-            places = ", ".join(["%s"] * len(fields))
-            cursor.executemany(f"INSERT INTO {table} ({names}) VALUES ({places}) {conflict}", rows)  # noqa: S608 - names are the model's
+    for source, parameters in _sources(model, fields, rows):
+        execute(f"INSERT INTO {table} ({names}) {source} {conflict}", parameters)
 
 
 def insert_new(model: type[models.Model], fields: Sequence[str], rows: Sequence[Sequence[Any]]) -> set[Any]:
     """Insert rows whose first field, their primary key, is not there yet; the keys of those that were not."""
     table, names = model._meta.db_table, ", ".join(_column(model, field) for field in fields)
-    source, parameters = _rows(model, fields, rows)
-    returned = fetch(
-        f"INSERT INTO {table} ({names}) {source} ON CONFLICT DO NOTHING RETURNING {_column(model, fields[0])}",
-        parameters,
-    )
-    return {row[0] for row in returned}
+    end = f"ON CONFLICT DO NOTHING RETURNING {_column(model, fields[0])}"
+    return {
+        row[0]
+        for source, parameters in _sources(model, fields, rows)
+        for row in fetch(f"INSERT INTO {table} ({names}) {source} {end}", parameters)
+    }
 
 
 def update(model: type[models.Model], fields: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -39,7 +36,7 @@ def update(model: type[models.Model], fields: Sequence[str], rows: Sequence[Sequ
     table, key = model._meta.db_table, model._meta.pk.column
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            source, parameters = _rows(model, [model._meta.pk.name, *fields], rows)
+            source, parameters = _recordset(model, [model._meta.pk.name, *fields], rows)
             sets = ", ".join(f"{_column(model, field)} = new.{_column(model, field)}" for field in fields)
             matching = f'{table}."{key}" = new."{key}"'
             cursor.execute(f"UPDATE {table} SET {sets} FROM ({source}) AS new WHERE {matching}", parameters)  # noqa: S608 - likewise
@@ -51,16 +48,29 @@ def update(model: type[models.Model], fields: Sequence[str], rows: Sequence[Sequ
             )
 
 
-def _rows(model: type[models.Model], fields: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[str, list[Any]]:
-    """Rows as a source that SQL selects from, and its parameters: one JSON text, which both databases read faster than Python writes arrays."""
-    columns = [_column(model, field) for field in fields]
+def _sources(
+    model: type[models.Model], fields: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> Iterator[tuple[str, list[Any]]]:
+    """Rows as sources of an INSERT with their parameters. Not executemany: that asks for the interpreter after every row, which other threads hold."""
     if connection.vendor == "postgresql":
-        typed = ", ".join(f"{column} {_type(model, field)}" for column, field in zip(columns, fields, strict=True))
-        names = [column.strip('"') for column in columns]
-        data = orjson.dumps([dict(zip(names, row, strict=True)) for row in rows]).decode()
-        return f"SELECT {', '.join(columns)} FROM json_to_recordset(%s::json) AS given({typed})", [data]  # noqa: S608 - names are the model's
-    values = ", ".join(f"json_extract(value, '$[{position}]') AS {column}" for position, column in enumerate(columns))
-    return f"SELECT {values} FROM json_each(%s) WHERE true", [orjson.dumps(rows).decode()]  # noqa: S608 - likewise
+        if rows:
+            yield _recordset(model, fields, rows)
+        return
+    one = f"({', '.join(['%s'] * len(fields))})"
+    for first in range(0, len(rows), SQLITE_ROWS):
+        some = rows[first : first + SQLITE_ROWS]
+        yield f"VALUES {', '.join([one] * len(some))}", [value for row in some for value in row]
+
+
+def _recordset(
+    model: type[models.Model], fields: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> tuple[str, list[Any]]:
+    """Rows as a SELECT on PostgreSQL, and its parameters: one JSON text, read faster than Python writes arrays."""
+    columns = [_column(model, field) for field in fields]
+    typed = ", ".join(f"{column} {_type(model, field)}" for column, field in zip(columns, fields, strict=True))
+    names = [column.strip('"') for column in columns]
+    data = orjson.dumps([dict(zip(names, row, strict=True)) for row in rows]).decode()
+    return f"SELECT {', '.join(columns)} FROM json_to_recordset(%s::json) AS given({typed})", [data]  # noqa: S608 - names are the model's
 
 
 def among(column: str, values: Iterable[Any]) -> tuple[str, list[Any]]:

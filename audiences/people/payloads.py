@@ -360,7 +360,7 @@ def _time(value: Any, place: str, context: Context) -> tuple[int, tuple[Problem,
 
 def _one_of(value: Any, place: str, context: Context, kinds: tuple[str, ...] = _NAMES) -> Who:
     given = bodies.mapping(value, place)
-    named = [kind for kind in kinds if given.get(kind) not in (None, "")]
+    named = [kind for kind, text in given.items() if kind in kinds and text is not None and text != ""]
     if len(named) != 1:
         raise Refused(place, f"must hold one of {', '.join(kinds)}", "invalid" if named else "required")
     kind = named[0]
