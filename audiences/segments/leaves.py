@@ -119,7 +119,7 @@ class Writer:
         passed = [every(test(one, values, as_of_us, bound) for one in where) for where in tests]
         flags = [flag(condition, f"w{at}") for at, condition in enumerate(passed) if tests[at]]
         numbers = [exp.alias_(values.number(name), f"d{at}") for at, name in enumerate(measured)]
-        select = exp.select("profile_no", *(["time_us"] if timed else []), *flags, *numbers)
+        select = _select("profile_no", *(["time_us"] if timed else []), *flags, *numbers)
         select = select.from_(self._events([event], (), values, wanted, sources, bound))
         if all(tests):
             select = select.where(exp.or_(*passed))
@@ -132,9 +132,9 @@ class Writer:
         bound, values = Bound(), Values()
         wanted = around(span(leaf.window, as_of_us) for leaf in leaves)
         holds = [known(_measured(leaf, wanted, values, as_of_us, bound)) for leaf in leaves]
-        select = exp.select("profile_no", *(flag(condition, f"l{at}") for at, condition in enumerate(holds)))
+        select = _select("profile_no", *(flag(condition, f"l{at}") for at, condition in enumerate(holds)))
         select = select.from_(self._events([event], (), values, wanted, sources, bound))
-        return self._statement(select.group_by("profile_no").having(exp.or_(*holds)), bound)
+        return self._statement(select.group_by(exp.column("profile_no")).having(exp.or_(*holds)), bound)
 
     def steps(
         self, steps: Sequence[Step], wanted: Span, candidates: exp.Expr, sources: Sequence[Source], as_of_us: int
@@ -147,9 +147,9 @@ class Writer:
             )
             for step in steps
         ]
-        select = exp.select("profile_no", "time_us", *(flag(condition, f"s{at}") for at, condition in enumerate(taken)))
+        select = _select("profile_no", "time_us", *(flag(condition, f"s{at}") for at, condition in enumerate(taken)))
         events = self._events([step.event for step in steps], ("name",), values, wanted, sources, bound)
-        chosen = exp.column("profile_no").isin(query=exp.select("profile_no").from_(candidates))
+        chosen = exp.column("profile_no").isin(query=_select("profile_no").from_(candidates))
         return self._statement(select.from_(events).where(chosen, exp.or_(*taken)), bound)
 
     def activity(
@@ -176,7 +176,7 @@ class Writer:
         if not parts:
             return None
         columns = [f"c{at}" for at in range(len(counted))]
-        return self._statement(exp.select("profile_no", *columns).from_(self._merge(parts, columns)), bound)
+        return self._statement(_select("profile_no", *columns).from_(self._merge(parts, columns)), bound)
 
     def profiles(self, leaves: Sequence[Attribute | KnownFor], source: Source, as_of_us: int) -> Statement:
         """profile_no and l0, l1, …: which leaves hold; of KnownFor only the half that created_us tells. Without them, those for whom none holds."""
@@ -188,13 +188,13 @@ class Writer:
             for leaf in leaves
         ]
         plain = ["profile_no", "created_us"] if any(isinstance(leaf, KnownFor) for leaf in leaves) else ["profile_no"]
-        rows = values.select(exp.select(*plain).from_(source.relation), source.columns, "attributes", bound)
-        select = exp.select("profile_no", *(flag(condition, f"l{at}") for at, condition in enumerate(holds)))
+        rows = values.select(_select(*plain).from_(source.relation), source.columns, "attributes", bound)
+        select = _select("profile_no", *(flag(condition, f"l{at}") for at, condition in enumerate(holds)))
         return self._statement(select.from_(rows.subquery("profiles")).where(exp.or_(*holds)), bound)
 
     def live(self, source: Source) -> Statement:
         """profile_no of the live, identified profiles."""
-        return self._statement(exp.select("profile_no").from_(source.relation).where(exp.column("live")), Bound())
+        return self._statement(_select("profile_no").from_(source.relation).where(exp.column("live")), Bound())
 
     def buckets(self, salt: str, source: Source) -> Statement:
         """profile_no and bucket, 0…9,999."""
@@ -203,7 +203,7 @@ class Writer:
         head = call("concat", exp.Literal.string("0x"), call("left", digest, exp.Literal.number(16)))
         number = exp.Mod(this=exp.cast(head, "UBIGINT", dialect="duckdb"), expression=exp.Literal.number(BUCKETS))
         bucket = exp.cast(exp.paren(number), "USMALLINT", dialect="duckdb")
-        return self._statement(exp.select("profile_no", exp.alias_(bucket, "bucket")).from_(source.relation), bound)
+        return self._statement(_select("profile_no", exp.alias_(bucket, "bucket")).from_(source.relation), bound)
 
     def history(
         self,
@@ -219,7 +219,7 @@ class Writer:
         mine = one_of(exp.column("profile_no"), profile_nos, bound)
         rows = self._events(events, columns, Values(), Span(EVER_US, until), sources, bound, also=(mine,))
         select = (
-            exp.select("profile_no", "time_us", *columns)
+            _select("profile_no", "time_us", *columns)
             .from_(rows)
             .order_by("time_us DESC", "event_key", dialect=self.dialect)
         )
@@ -239,8 +239,8 @@ class Writer:
         parts = []
         for source in sources:
             named = [one_of(exp.column("name"), list(dict.fromkeys(names)), bound)] if names is not None else []
-            select = exp.select("profile_no", "time_us", *columns).from_(source.relation)
-            select = select.where(*source.only, *named, *also, *_inside(wanted, source, bound))
+            select = _select("profile_no", "time_us", *columns).from_(source.relation)
+            select = select.where(*source.only, *named, *also, *_inside(wanted, source, bound), copy=False)
             parts.append(values.select(select, source.columns, "properties", bound))
         return self._merge(parts, ["time_us", *columns, *values.columns()])
 
@@ -250,13 +250,19 @@ class Writer:
         if self.merged is None:
             return together.subquery("events")
         survivor = exp.func("COALESCE", exp.column("survivor_no", "merged"), exp.column("profile_no", "events"))
-        select = exp.select(exp.alias_(survivor, "profile_no"), *(exp.column(name, "events") for name in columns))
+        select = _select(exp.alias_(survivor, "profile_no"), *(exp.column(name, "events") for name in columns))
         same = exp.column("old_no", "merged").eq(exp.column("profile_no", "events"))
         merged = exp.alias_(self.merged.copy(), "merged", table=True)
         return select.from_(together.subquery("events")).join(merged, on=same, join_type="left").subquery("events")
 
     def _statement(self, select: exp.Select, bound: Bound) -> Statement:
         return Statement(select.sql(self.dialect), bound.values)
+
+
+def _select(*columns: str | exp.Expr) -> exp.Select:
+    """SELECT of these; names are taken as they are, which is quicker than having them parsed."""
+    wanted = [exp.column(one) if isinstance(one, str) else one for one in columns]
+    return exp.Select().select(*wanted, copy=False)
 
 
 def _inside(wanted: Span, source: Source, bound: Bound) -> list[exp.Expr]:
@@ -340,8 +346,8 @@ def _raw(source: Source, counted: Sequence[Activity], wanted: Sequence[Activity]
 def _counts(relation: exp.Expr, adds: Sequence[exp.Expr], only: Sequence[exp.Expr]) -> exp.Select:
     """profile_no and c0, c1, …; rows that add to nothing are left out where that is cheap to say."""
     columns = [exp.alias_(exp.cast(add, "UINTEGER", dialect="duckdb"), f"c{at}") for at, add in enumerate(adds)]
-    select = exp.select("profile_no", *columns).from_(relation).where(*only)
+    select = _select("profile_no", *columns).from_(relation).where(*only, copy=False)
     conditions = [add for add in adds if not isinstance(add, exp.Literal) and add != exp.false()]
     if all(isinstance(add, exp.Predicate | exp.And) for add in conditions):
-        select = select.where(exp.or_(*conditions))
+        select = select.where(exp.or_(*conditions), copy=False)
     return select

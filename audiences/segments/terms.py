@@ -65,9 +65,10 @@ class Values:
                 texts[text] = exp.column(typed) if typed else call("text_at", exp.column(json), bound(pointer(name)))
                 made.append(exp.alias_(_FORMS[form](exp.column(text)), column))
         if not texts:
-            return rows.select(*read)
+            return rows.select(*read, copy=False)
         inner = rows.select(*read, *(exp.alias_(text, column) for column, text in texts.items()))
-        return exp.select(*rows.named_selects, *made).from_(inner.subquery("made"))
+        kept = [exp.column(name) for name in rows.named_selects]
+        return exp.Select().select(*kept, *made, copy=False).from_(inner.subquery("made", copy=False), copy=False)
 
     def _column(self, form: str, name: str) -> exp.Column:
         column = f"{form}{self.places.setdefault(name, len(self.places))}"
