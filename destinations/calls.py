@@ -14,6 +14,7 @@ from pyroaring import BitMap
 
 from audiences import faults
 from audiences.bitmaps import from_sorted, to_array
+from audiences.models import Audience
 from destinations import budget, eligibility, identities, leases, ledger, plan, transitions
 from destinations.connectors.base import (
     Connector,
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 FAILURES_IN_A_ROW = 4
 HALVINGS = 200  # calls spent on finding bad rows in one run
 POLL_AFTER = timedelta(seconds=2)
-LEFT_OUT_AGAIN = timedelta(seconds=30)
+LEFT_OUT_AGAIN = timedelta(seconds=60)  # in suppression; elsewhere whoever was left out can wait for the next sync
 NOTHING_TO_SEND = ("no_identifier", "None of the identifiers of this connection could be sent.")
 VETOED = ("vetoed", "Shares an identifier with somebody who has bought, been erased or withdrawn consent.")
 _KEEP = timedelta(seconds=10)  # of the lease, while waiting
@@ -159,8 +160,8 @@ def _say_once(work: Sync, step: Step) -> list[Step]:
     """One call. The pieces in which its people are to be told after all, where it was refused as a whole."""
     check_cancelled(work)
     _token(work, step.kind)
-    now_stops = _stops_now(work)
-    if (step.kind == ADD and now_stops.adds) or (now_stops.compared_removes and step.cause in plan.COMPARED):
+    stopped = _stops_now(work)
+    if stopped.adds if step.kind == ADD else stopped.compared_removes and step.cause in plan.COMPARED:
         return []
     kinds = _kinds(work, step)
     found = identities.rows(step.ids, kinds)
@@ -176,7 +177,8 @@ def _say_once(work: Sync, step: Step) -> list[Step]:
         run_id=work.run.pk,
         version_id=work.version_id,
     )
-    if prepared is None or len(prepared.step.ids) < len(step.ids):
+    left_out = prepared is None or len(prepared.step.ids) < len(step.ids)
+    if left_out and work.mapping.audience.purpose == Audience.Purpose.SUPPRESSION:
         work.come_back(work.now() + LEFT_OUT_AGAIN)
     if prepared is None:
         return []
@@ -331,14 +333,15 @@ def _take_in(work: Sync, view: View) -> int:
     if not people:
         return 0
     mark = max(change.mark for change in news)
-    removed = eligibility.gone(people)
+    removed, merged = eligibility.gone(people), eligibility.merged(people)
     barred = eligibility.without_consent(people, eligibility.consents_needed(work.mapping.audience.purpose))
     state = view.state
     concerned = state.intent | state.present | state.unknown
     decisions = []
     for number, profile in identities.of_profiles(list(people)):
         if number in concerned and (profile in removed or profile in barred):
-            decisions.append((number, mark, False, plan.ERASURE if profile in removed else plan.CONSENT))
+            cause = plan.IDENTITY if profile in merged else plan.ERASURE if profile in removed else plan.CONSENT
+            decisions.append((number, mark, False, cause))
     return ledger.decide(work.mapping.pk, decisions)
 
 

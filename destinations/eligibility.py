@@ -110,7 +110,13 @@ def keep(mapping: Connection, refresh_id: int, steps: Iterable[Step]) -> None:
 
 def gone(people: BitMap) -> BitMap:
     """Of these profiles those that were deleted, erased or merged into another."""
-    rows = bulk.fetch("SELECT profile_no FROM audiences_profile WHERE state <> 'live'")
+    rows = bulk.fetch("SELECT profile_no FROM audiences_profile WHERE NOT (state = 'live')")
+    return BitMap(number for (number,) in rows) & people
+
+
+def merged(people: BitMap) -> BitMap:
+    """Of these profiles those that turned out to be somebody else's, and live on as theirs."""
+    rows = bulk.fetch("SELECT profile_no FROM audiences_profile WHERE NOT (state = 'live') AND state = 'merged'")
     return BitMap(number for (number,) in rows) & people
 
 
@@ -173,8 +179,3 @@ def _excluded(mapping: Connection, people: BitMap) -> BitMap:
             raise CannotExclude(f"{audience.key}, which must be left out, has not been counted yet.")
         out |= unpack(membership.members)
     return out & people
-
-
-def steps_out(steps: Iterable[Step], profile_no: int) -> str | None:
-    """The step that took a person out, if one did."""
-    return next((step.name for step in steps if profile_no in step.taken_out), None)

@@ -180,7 +180,8 @@ def _same_value(found: Rows, kind: str) -> tuple[list[int], list[list[tuple[int,
     if not at:
         return [], []
     chosen, parameters = bulk.among(kind, list(at))
-    sql = f"SELECT {kind}, identity_no, profile_no FROM audiences_identity WHERE {kind} <> '' AND {chosen}"  # noqa: S608
+    # In the very words of the index's condition: SQLite recognises no others.
+    sql = f"SELECT {kind}, identity_no, profile_no FROM audiences_identity WHERE NOT ({kind} = '') AND {chosen}"  # noqa: S608
     carriers: dict[str, list[tuple[int, int]]] = {}
     for value, number, profile in bulk.fetch(sql, parameters):
         carriers.setdefault(value, []).append((number, profile))
@@ -204,7 +205,7 @@ def _same_address(found: Rows) -> tuple[list[int], list[list[tuple[int, int]]]]:
     chosen, parameters = bulk.among("r.identity_no", [found.numbers[p] for p in whole])
     sql = (
         "SELECT r.identity_no, o.identity_no, o.profile_no FROM audiences_identity r JOIN audiences_identity o "  # noqa: S608
-        f"ON {same} AND o.last_name <> '' AND o.first_name <> '' WHERE o.identity_no <> r.identity_no AND {chosen}"
+        f"ON {same} AND NOT (o.last_name = '') AND NOT (o.first_name = '') WHERE o.identity_no <> r.identity_no AND {chosen}"
     )
     at = {found.numbers[p]: p for p in whole}
     carriers: dict[int, list[tuple[int, int]]] = {}

@@ -86,7 +86,7 @@ def reasons(
     happened = changes.since(since, events, among=None if len(people) > 50_000 else list(people))
     bought = BitMap(c.profile_no for c in happened if c.kind == "event" and c.name in changes.PURCHASES)
     did = BitMap(c.profile_no for c in happened if c.kind == "event")
-    removed = eligibility.gone(people)
+    removed, merged = eligibility.gone(people), eligibility.merged(people)
     try:
         barred = eligibility.without_consent(people, eligibility.consents_needed(mapping.audience.purpose))
     except eligibility.NotAnswered:
@@ -99,8 +99,7 @@ def reasons(
         if profile is None:
             continue
         if profile in removed:
-            merged = any(c.kind == "merge" and c.profile_no == profile for c in happened)
-            why.append((number, False, plan.IDENTITY if merged else plan.ERASURE))
+            why.append((number, False, plan.IDENTITY if profile in merged else plan.ERASURE))
         elif profile in barred:
             why.append((number, False, plan.CONSENT))
         elif profile in bought and not suppression:

@@ -6,6 +6,7 @@ from datetime import timedelta
 import orjson
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import transaction
 from django.utils import timezone
 
 from audiences import clock, jobs
@@ -118,8 +119,9 @@ def test_an_adopted_audience_that_is_only_added_to_keeps_its_leftovers(people, s
     mapping = mappings.create(actor=None, audience=other, destination=first.mapping.destination, identifiers=["email"])
     mapping = mappings.adopt(actor=None, mapping=mapping, remote_id=remote, add_only=True)
 
-    scene.Scene(sandbox, mappings.go_live(actor=None, mapping=mapping), account_number).sync()
+    run = scene.Scene(sandbox, mappings.go_live(actor=None, mapping=mapping), account_number).sync()
 
+    assert (run.state, run.error, run.added) == ("done", "", 1)
     assert first.emails() == hashes("anna", "bert", "carl", "dora")
 
 
@@ -410,7 +412,8 @@ def test_an_erased_person_is_removed_everywhere_and_only_then_forgotten(people, 
     connected = scene.live(sandbox, account_number, people)
     connected.sync()
     profile = ProfileKey.objects.get(kind="id", value="anna").profile_no
-    removal.erase([profile], at_us=clock.now_us())
+    with transaction.atomic():
+        removal.erase([profile], at_us=clock.now_us())
 
     assert removals.forget() == 0
     assert Identity.objects.get(profile_no=profile).email == "anna@example.com"
