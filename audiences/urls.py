@@ -2,7 +2,6 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from audiences import track_urls
 from audiences.views import audience, catalog, imports, jobs, people, session, settings
 
 app_name = "audiences"
@@ -39,5 +38,4 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("settings/keys/<int:pk>/revoke/", settings.revoke_key, name="revoke-key"),
     path("working/", jobs.working, name="working"),
     path("settings/jobs/", jobs.jobs, name="jobs"),
-    *track_urls.urlpatterns,
 ]
