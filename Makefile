@@ -17,7 +17,7 @@ run: $(VENV)/run ## an empty Rollcall, on http://127.0.0.1:8000
 	@$(BIN)/python manage.py up
 
 test: $(VENV)/dev ## the tests that run in a few minutes, with nothing installed but Python (in CI: all)
-	@$(BIN)/python -m pytest -q -m "$(if $(CI),not bench,not slow and not browser and not bench)"
+	@$(BIN)/python -m pytest -q $(if $(CI),--durations=15 -m "not bench",-m "not slow and not browser and not bench")
 
 test-all: $(VENV)/dev ## every test; browser tests need Debian's chromium
 	@$(BIN)/python -m pytest -q -m "not bench"

@@ -13,7 +13,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from audiences import clock, jobs
-from audiences.models import Alias, Counter, Event, Job, LakeFile, Pin, Profile, ProfileChange
+from audiences.models import Alias, Counter, Event, EventKey, Job, LakeFile, Pin, Profile, ProfileChange
 from audiences.people import lake
 from audiences.people.lake import files, manifest, upkeep
 from audiences.people.lake.staging import sweep_spill
@@ -445,3 +445,12 @@ def test_what_a_killed_process_spilled_goes_a_day_later(settings, tmp_path):
         os.utime(folder, (time.time() - 100_000,) * 2)
     assert sweep_spill() == 1
     assert [folder.exists() for folder in (old, young, engine)] == [False, True, True]
+
+
+@pytest.mark.django_db
+def test_the_keys_of_events_are_kept_for_thirty_days():
+    now = clock.now_us()
+    for key, age in (("old", 31), ("young", 29)):
+        EventKey.objects.create(key=key, content="", received_us=now - age * clock.DAY)
+    jobs.run_now("audiences.forget_event_keys", "")
+    assert list(EventKey.objects.values_list("key", flat=True)) == ["young"]

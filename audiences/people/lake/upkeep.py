@@ -1,18 +1,20 @@
 """When the lake is flushed, compacted, swept and projected: the jobs, and how often. The work itself is in its own modules."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
 from django.db import connection
 
 from audiences import jobs
-from audiences.clock import SECOND, now_us
+from audiences.clock import DAY, SECOND, now_us
 from audiences.models import Event, LakeFile, ProfileChange
-from audiences.people import lake
+from audiences.people import keys, lake
 from audiences.people.lake.flush import LIMIT
 from audiences.people.lake.staging import sweep_spill
 
 HOT_FOR_US = 60 * SECOND  # an event waits no longer than this before it is worth a file of its own
+KEYS_FOR_US = 30 * DAY
 _TRIES = 5
 
 
@@ -23,6 +25,7 @@ def keep_going() -> None:
     jobs.keep_doing("audiences.compact", "", every=timedelta(minutes=1))
     jobs.keep_doing("audiences.sweep_files", "", every=timedelta(minutes=5))
     jobs.keep_doing("audiences.forget_removed", "", every=timedelta(days=1))
+    jobs.keep_doing("audiences.forget_event_keys", "", every=timedelta(hours=1), queue="intake")
 
 
 @jobs.job("audiences.flush", queue="intake")
@@ -43,6 +46,18 @@ def compact(claim: jobs.Claim) -> None:
 def forget_removed(claim: jobs.Claim) -> None:
     """Take removed people's events out of the files."""
     _again_if_overtaken(lambda: lake.forget_removed(still_mine=claim.guard))
+
+
+@jobs.job("audiences.forget_event_keys", queue="intake")
+def forget_event_keys(claim: jobs.Claim) -> None:
+    """Drop what tells repeats of events older than 30 days; as long as it held the lock, it lets others write."""
+    before = now_us() - KEYS_FOR_US
+    while True:
+        began = time.monotonic()
+        if not keys.forget_event_keys(before):
+            return
+        claim.renew()
+        time.sleep(min(time.monotonic() - began, 1.0))
 
 
 @jobs.job("audiences.sweep_files")

@@ -2,21 +2,24 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import transaction
 
+from audiences.management.base import RollcallCommand
+from audiences.people import keys
 from audiences.services import trail
 from destinations import secrets
 from destinations.models import Destination
 
 
-class Command(BaseCommand):
+class Command(RollcallCommand):
     help = (
-        "Seal all credentials under the first of CREDENTIALS_KEYS. Put the new key first, keep the old ones behind it, "
+        "Seal all credentials, and the secret of the tombstones, under the first of CREDENTIALS_KEYS. Put the new key first, keep the old ones behind it, "
         "restart, run this, and drop the old ones. It may run while syncs do, and again after being stopped."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        keys.rewrap()
         rotated, unreadable = 0, []
         for destination in Destination.objects.exclude(credentials="").order_by("key"):
             if secrets.is_newest(destination.credentials):
