@@ -288,7 +288,7 @@ def test_the_standing_jobs_move_old_events_and_changed_profiles_into_the_lake():
     profile(1)
     accept(event(1), event(2))
     upkeep.keep_going()
-    assert jobs.run_due_here() == 5
+    assert jobs.run_due_here() == 6
     assert list(Job.objects.exclude(error="")) == []
     assert (Event.objects.count(), ProfileChange.objects.count()) == (0, 0)
     assert now() == [1, 2]
