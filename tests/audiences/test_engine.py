@@ -1,6 +1,5 @@
-"""The engine against judge.py: random rules over random people, kept as hot rows, in the lake, and in both as while a flush goes on."""
+"""The engine against judge.py: random rules over random people, while their events are accepted, flushed, compacted, merged and pinned."""
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,18 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from pyroaring import BitMap
 
-from audiences.models import Alias, Event, LakeFile, Profile, ProfileChange
 from audiences.people import lake
 from audiences.people.engines.base import Pinned
 from audiences.people.engines.cache import Cache
 from audiences.people.engines.duckdb import DuckDB
-from audiences.segments import evaluate
-from audiences.segments.judge import judge, verdicts
+from audiences.segments import evaluate, tree
+from audiences.segments.tree import InCustomerioSegment, InList
 from tests.audiences import strategies
-from tests.audiences.engine_people import accept, flush, save
-from tests.audiences.strategies import AS_OF
+from tests.audiences.engine_people import courses, judged, lists_of, take
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -29,81 +25,54 @@ def own_lake(settings, tmp_path: Path) -> None:
     settings.LAKE_URL = str(tmp_path / "lake")
 
 
-def fresh_engine(folder: Path) -> DuckDB:
-    return DuckDB(memory="500MB", threads=1, folder=folder / "spill", cache=Cache(folder / "cache"))
-
-
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[DuckDB]:
-    made = fresh_engine(tmp_path)
+    made = DuckDB(memory="500MB", threads=2, folder=tmp_path / "spill", cache=Cache(tmp_path / "cache"))
     yield made
     made.close()
 
 
-def now(as_of_us: int = AS_OF) -> Pinned:
-    return Pinned(lake.take_snapshot(), as_of_us)
+def agree(engine: DuckDB, course, trees) -> None:
+    """Whoever judge takes in, the engine takes in: every rule and group of every tree, as a whole and person by person."""
+    rules = {str(at): rule for at, rule in enumerate(trees)}
+
+    def ask(pin: Pinned) -> None:
+        evaluate.compute(rules, pin, engine, lists_of(course.people))
+
+    pin, people = take(course, ask)
+    found = evaluate.compute(rules, pin, engine, lists_of(course.people))
+    for key, rule in rules.items():
+        members, counts = judged(rule, people, pin.as_of_us)
+        assert set(found[key].members) == members
+        assert found[key].rule_counts == counts
+    leaves = [
+        leaf for rule in trees for _, leaf in tree.leaves(rule) if not isinstance(leaf, InList | InCustomerioSegment)
+    ]
+    numbers = [person.profile_no for person in people[::2]]
+    for leaf, members in engine.point(leaves, numbers, pin).items():
+        assert set(members) == judged(leaf, people, pin.as_of_us)[0] & set(numbers)
 
 
-def empty_tables() -> None:
-    for model in (Alias, Event, LakeFile, Profile, ProfileChange):
-        model.objects.all().delete()
+COURSES = {"data": st.data(), "course": courses()}
+QUIETLY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
-WAYS = ("hot", "lake", "both", "flushed meanwhile", "merged", "projected", "changed since")
+@pytest.mark.timeout(1200)
+@hypothesis_settings(max_examples=200, **QUIETLY)
+@given(**COURSES)
+def test_engine_and_judge_agree_on_every_rule_and_group(engine, data, course):
+    agree(engine, course, data.draw(st.lists(strategies.trees(), min_size=5, max_size=20)))
 
 
-def check(people, trees, way, folder, as_of_us=AS_OF) -> None:
-    """Judge and engine agree on every rule and group of every tree."""
-    empty_tables()
-    engine = fresh_engine(folder / uuid.uuid4().hex)
-    try:
-        pin = None
-        match way:
-            case "hot":
-                accept(people)
-            case "lake":
-                accept(people)
-                flush()
-            case "both":
-                accept(people, chunks=3, between=lambda chunk: flush() if chunk == 0 else None)
-            case "flushed meanwhile":  # a pin is taken, and then its hot rows are flushed
-                accept(people, chunks=2, between=lambda chunk: flush())
-                pin = now(as_of_us)
-                engine.universe(pin)
-                flush()
-            case "merged":
-                accept(people, chunks=2, merged=True, between=lambda chunk: flush())
-            case "projected":
-                accept(people)
-                lake.project_profiles()
-                flush()
-            case "changed since":
-                for person in people[::2]:
-                    save(person)
-                stale = [strategies.replace(person, attributes={"plan": "42"}, created_us=0) for person in people[1::2]]
-                for person in stale:
-                    save(person)
-                lake.project_profiles()
-                accept(people[1::2])
-                accept([strategies.replace(person) for person in people[::2]])
-        pin = pin or now(as_of_us)
-        lists = {
-            key: BitMap(person.profile_no for person in people if key in person.lists) for key in strategies.LIST_KEYS
-        }
-        found = evaluate.compute({str(at): tree for at, tree in enumerate(trees)}, pin, engine, lists)
-        for at, tree in enumerate(trees):
-            judged = {person.profile_no for person in people if judge(tree, person, pin.as_of_us)}
-            assert set(found[str(at)].members) == judged
-            each = [verdicts(tree, person, pin.as_of_us) for person in people]
-            assert found[str(at)].rule_counts == {path: sum(one[path] for one in each) for path in each[0]}
-    finally:
-        engine.close()
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@hypothesis_settings(max_examples=4000, **QUIETLY)
+@given(**COURSES)
+def test_engine_and_judge_agree_thousands_of_times(engine, data, course):
+    agree(engine, course, data.draw(st.lists(strategies.trees(), min_size=5, max_size=20)))
 
 
-@pytest.mark.parametrize("way", WAYS)
-@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_engine_and_judge_agree_on_every_rule_and_group(way, tmp_path, data):
-    people = data.draw(strategies.people())
-    trees = data.draw(st.lists(strategies.trees(), min_size=3, max_size=12))
-    check(people, trees, way, tmp_path)
+def test_a_lake_of_nothing_answers_nothing(engine):
+    pin = Pinned(lake.take_snapshot(), strategies.AS_OF)
+    assert not engine.universe(pin)
+    assert engine.members([], pin) == {}
