@@ -26,7 +26,14 @@ structlog.configure(
 
 def formatter(json: bool = False) -> logging.Formatter:
     """The formatter that settings.LOGGING asks for."""
-    last: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=False)
+    last: Any = (
+        structlog.processors.JSONRenderer()
+        if json
+        else structlog.dev.ConsoleRenderer(
+            colors=False,
+            exception_formatter=structlog.dev.plain_traceback,  # a rich one prints local variables, and people's data in them
+        )
+    )
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_shared,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],

@@ -5,9 +5,11 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -65,6 +67,19 @@ class Deployment:
 
     def json(self, *words: str, **env: str):
         return json.loads(self.manage(*words, **env).stdout)
+
+    def query(self, sql: str) -> list[tuple]:
+        """Look into the database from outside, quickly enough to catch a moment. Empty while there is no such table yet."""
+        try:
+            if self._server_url:
+                with psycopg.connect(self.env["DATABASE_URL"]) as connection:
+                    return connection.execute(sql).fetchall()
+            with closing(
+                sqlite3.connect(f"file:{self.folder}/rollcall.sqlite3?mode=ro", uri=True, timeout=5)
+            ) as connection:
+                return connection.execute(sql).fetchall()
+        except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):
+            return []
 
     def shell_json(self, script: str, mark: str):
         """What a script run inside the installation prints as JSON behind `mark`."""
