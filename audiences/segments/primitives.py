@@ -31,7 +31,7 @@ _OPPOSITE = {"is_not": "is", "not_in": "in", "missing": "exists", "not_within_la
 def primitive(leaf: Leaf) -> Node:
     """The same rule over leaves that engines answer: Occurred only with Count(n ≥ 1, None), Attribute only with positive ops."""
     match leaf:
-        case Occurred(count=Count(low, high)):
+        case Occurred(count=Count(low, high)) if low < 1 or high is not None:
             parts: list[Node] = []
             if low > 0:
                 parts.append(replace(leaf, count=Count(low, None)))

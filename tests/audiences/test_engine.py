@@ -13,7 +13,7 @@ from audiences.people.engines.base import Pinned
 from audiences.people.engines.cache import Cache
 from audiences.people.engines.duckdb import DuckDB
 from audiences.segments import evaluate, tree
-from audiences.segments.tree import InCustomerioSegment, InList
+from audiences.segments.tree import Attribute, InCustomerioSegment, InList, KnownFor, Occurred
 from tests.audiences import strategies
 from tests.audiences.engine_people import courses, judged, lists_of, take
 
@@ -55,21 +55,34 @@ def agree(engine: DuckDB, course, trees) -> None:
 
 COURSES = {"data": st.data(), "course": courses()}
 QUIETLY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+KINDS = {
+    "trees": strategies.trees(),
+    "attributes": st.builds(Attribute, strategies.conditions(strategies.ATTRIBUTES)),
+    "any event": st.one_of(
+        st.builds(Occurred, st.just("*"), strategies.counts(), strategies.windows()),
+        strategies.durations().map(KnownFor),
+    ),
+    "counts": strategies.occurred(),
+    "measures": st.one_of(strategies.measured(), strategies.first_or_last()),
+    "sequences": strategies.sequences(),
+}
 
 
-@pytest.mark.timeout(1200)
-@hypothesis_settings(max_examples=200, **QUIETLY)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", KINDS)
+@hypothesis_settings(max_examples=50, **QUIETLY)
 @given(**COURSES)
-def test_engine_and_judge_agree_on_every_rule_and_group(engine, data, course):
-    agree(engine, course, data.draw(st.lists(strategies.trees(), min_size=5, max_size=20)))
+def test_engine_and_judge_agree_on_every_rule_and_group(kind, engine, data, course):
+    agree(engine, course, data.draw(st.lists(KINDS[kind], min_size=20, max_size=30)))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@hypothesis_settings(max_examples=4000, **QUIETLY)
+@pytest.mark.parametrize("kind", KINDS)
+@hypothesis_settings(max_examples=1000, **QUIETLY)
 @given(**COURSES)
-def test_engine_and_judge_agree_thousands_of_times(engine, data, course):
-    agree(engine, course, data.draw(st.lists(strategies.trees(), min_size=5, max_size=20)))
+def test_engine_and_judge_agree_thousands_of_times(kind, engine, data, course):
+    agree(engine, course, data.draw(st.lists(KINDS[kind], min_size=20, max_size=30)))
 
 
 def test_a_lake_of_nothing_answers_nothing(engine):

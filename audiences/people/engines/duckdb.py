@@ -11,17 +11,18 @@ import pyarrow as pa
 from pyroaring import BitMap
 
 from audiences.people import lake
-from audiences.people.engines import functions, histories
+from audiences.people.engines import facts, functions, histories
 from audiences.people.engines.asking import Asking
 from audiences.people.engines.base import Pinned, UnreadableLake
 from audiences.people.engines.cache import Cache
+from audiences.people.engines.facts import EventFacts, Statistics
 from audiences.people.engines.histories import Happened
 from audiences.people.engines.views import Views
 from audiences.segments import evaluate, tree
 from audiences.segments.judge import Person, judge
-from audiences.segments.leaves import Statement
+from audiences.segments.leaves import EVER_US, Span, Statement
 from audiences.segments.primitives import primitive
-from audiences.segments.tree import Leaf
+from audiences.segments.tree import Count, Leaf, Occurred
 
 BATCH = 1_000_000  # rows at a time on the way to numpy: what one question holds in memory, whatever the lake's size
 TRIES = 3
@@ -100,6 +101,48 @@ class DuckDB:
             lambda: histories.histories(self._rows, view(pin.snapshot), [profile_no], None, pin.as_of_us, limit),
         )
         return found.get(profile_no, [])
+
+    def statistics(self, pin: Pinned) -> Statistics:
+        """What there is to write rules about. A look at every event: for background work. Raises UnreadableLake."""
+        return self._reading(pin, lambda: self._statistics(pin))
+
+    def watermark(self, pin: Pinned) -> int | None:
+        """The newest event's time in µs; None if there is no event. Raises UnreadableLake."""
+        return self._reading(pin, lambda: self._views.events(pin.snapshot).newest_us or None)
+
+    def _statistics(self, pin: Pinned) -> Statistics:
+        events, profiles = self._views.events(pin.snapshot), self._views.profiles(pin.snapshot)
+        sources = events.sources(Span(EVER_US, pin.as_of_us))
+        counted = (
+            [row for batch in self._rows(facts.count_events(sources, pin.as_of_us)) for row in batch.to_pylist()]
+            if sources
+            else []
+        )
+        newest = max((row["newest_us"] for row in counted), default=0)
+        carriers = facts.properties(self._rows(facts.count_properties(sources, newest))) if counted else {}
+        universe = self.universe(pin)
+        leaves = {row["name"]: Occurred(row["name"], Count(1, None)) for row in counted}
+        members = self.members(leaves.values(), pin)
+        of_attributes = facts.count_attributes(profiles)
+        return Statistics(
+            people=len(universe),
+            events=tuple(
+                EventFacts(
+                    name=row["name"],
+                    occurrences=row["occurrences"],
+                    people=len(members[leaves[row["name"]]] & universe),
+                    newest_us=row["newest_us"],
+                    recent=carriers.get(row["name"], {}).get("", 0),
+                    properties={key: many for key, many in carriers.get(row["name"], {}).items() if key},
+                )
+                for row in sorted(counted, key=lambda row: (-row["occurrences"], row["name"]))
+            ),
+            attributes={
+                row["key"]: row["carriers"]
+                for batch in (self._rows(of_attributes) if of_attributes else ())
+                for row in batch.to_pylist()
+            },
+        )
 
     def _asking(self, pin: Pinned) -> Asking:
         return Asking(pin, self._views, self._rows, self._cache, self._threads)
