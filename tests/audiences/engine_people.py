@@ -48,7 +48,7 @@ class Course:
 
 @st.composite
 def courses(draw: st.DrawFn) -> Course:
-    people = draw(strategies.people(max_size=12))
+    people = draw(strategies.people())
     events = sum(len(person.events) for person in people)
     return Course(
         people,

@@ -15,10 +15,9 @@ from audiences.clock import DAY
 from audiences.models import Alias, LakeFile, Pin, Profile, ProfileChange
 from audiences.people import engines, lake
 from audiences.people.engines import asking, views
-from audiences.people.engines.base import Pinned, UnreadableLake
+from audiences.people.engines.base import EventFacts, Pinned, UnreadableLake
 from audiences.people.engines.cache import Cache
 from audiences.people.engines.duckdb import DuckDB
-from audiences.people.engines.facts import EventFacts
 from audiences.people.lake import files
 from audiences.segments.judge import Occurrence
 from audiences.segments.tree import (

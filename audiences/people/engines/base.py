@@ -1,18 +1,44 @@
 """The contract between segments and whoever answers their leaves. No engine's ways appear here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from pyroaring import BitMap
 
 from audiences.people.pins import Pinned, Snapshot
+from audiences.segments.judge import Person
 from audiences.segments.tree import Leaf
 
-__all__ = ["Engine", "Pinned", "Snapshot", "UnreadableLake"]
+__all__ = ["Engine", "EventFacts", "Pinned", "Snapshot", "Statistics", "UnreadableLake"]
+
+
+@dataclass(frozen=True, slots=True)
+class EventFacts:
+    """Occurrences, live people who have one, the newest one's time; of the `recent` ones, how many carry each property."""
+
+    name: str
+    occurrences: int
+    people: int
+    newest_us: int
+    recent: int
+    properties: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """`people` are live; `attributes` says how many of them carry each attribute. Events by number of occurrences, the most first."""
+
+    people: int
+    events: tuple[EventFacts, ...]
+    attributes: Mapping[str, int]
 
 
 class Engine(Protocol):
-    """Answers are bitmaps of profile_no with merges applied. A leaf's answer may hold profiles outside the universe; the caller intersects."""
+    """Answers are bitmaps of profile_no with merges applied. A leaf's answer may hold profiles outside the universe; the caller intersects.
+
+    Every door raises UnreadableLake: take a new pin then.
+    """
 
     def universe(self, pin: Pinned) -> BitMap:
         """The live, identified profiles."""
@@ -26,6 +52,20 @@ class Engine(Protocol):
         """The same, for these profiles alone."""
         ...
 
+    def people(
+        self, profile_nos: Sequence[int], pin: Pinned, events: Collection[str] | None = None
+    ) -> dict[int, Person]:
+        """These profiles as judge.py takes them, with their events of these names, or all; on no lists. Whom no profile is, is left out."""
+        ...
+
+    def statistics(self, pin: Pinned) -> Statistics:
+        """What there is to write rules about. It looks at every event: for background work."""
+        ...
+
+    def watermark(self, pin: Pinned) -> int | None:
+        """The newest event's time in µs; None if there is no event."""
+        ...
+
 
 class UnreadableLake(Exception):
-    """A live file was missing three times in a row, each time in a fresh snapshot."""
+    """A file of the pin was missing three times in a row, or the pin ran out: with a new pin it may be readable."""

@@ -35,7 +35,6 @@ class Cache:
         self._near: OrderedDict[bytes, bytes] = OrderedDict()
         self._size = 0
         self._written = 0
-        folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, key: bytes) -> BitMap | None:
         """The set, the caller's own, or None."""
@@ -85,11 +84,13 @@ class Cache:
         path = self._path(key)
         scratch = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             scratch.write_bytes(hashlib.sha256(data).digest() + data)
             scratch.replace(path)
         except OSError as error:  # a full disk must not undo a count that is already made
             logger.warning("an answer could not be kept for later: %s", error)
-            scratch.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                scratch.unlink()
             return
         with self._lock:
             self._written += 1
@@ -100,7 +101,7 @@ class Cache:
     def sweep(self) -> None:
         """Unlink the files unused for longest until the rest fits."""
         found = []
-        for path in self._folder.iterdir():
+        for path in self._folder.glob("*"):
             with contextlib.suppress(FileNotFoundError):  # another process sweeps too
                 state = path.stat()
                 found.append((state.st_mtime_ns, state.st_size, path))

@@ -13,9 +13,8 @@ from pyroaring import BitMap
 from audiences.people import lake
 from audiences.people.engines import facts, functions, histories
 from audiences.people.engines.asking import Asking
-from audiences.people.engines.base import Pinned, UnreadableLake
+from audiences.people.engines.base import EventFacts, Pinned, Statistics, UnreadableLake
 from audiences.people.engines.cache import Cache
-from audiences.people.engines.facts import EventFacts, Statistics
 from audiences.people.engines.histories import Happened
 from audiences.people.engines.views import Views
 from audiences.segments import evaluate, tree

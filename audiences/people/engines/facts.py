@@ -1,8 +1,8 @@
 """What is known of events and attributes as a whole, for those who write rules: how many, how recent, with how many people."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 from sqlglot import exp
@@ -14,27 +14,6 @@ from audiences.segments.terms import call
 
 DIALECT = "duckdb"
 SAMPLE = 7 * DAY  # properties are counted among the events of the last days
-
-
-@dataclass(frozen=True, slots=True)
-class EventFacts:
-    """Occurrences, live people who have one, the newest one's time; of the `recent` ones, how many carry each property."""
-
-    name: str
-    occurrences: int
-    people: int
-    newest_us: int
-    recent: int
-    properties: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """`people` are live; `attributes` says how many of them carry each attribute. Events by number of occurrences, the most first."""
-
-    people: int
-    events: tuple[EventFacts, ...]
-    attributes: Mapping[str, int]
 
 
 def count_events(sources: Sequence[Source], until_us: int) -> Statement:
