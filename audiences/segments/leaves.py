@@ -120,9 +120,9 @@ class Writer:
         flags = [flag(condition, f"w{at}") for at, condition in enumerate(passed) if tests[at]]
         numbers = [exp.alias_(values.number(name), f"d{at}") for at, name in enumerate(measured)]
         select = _select("profile_no", *(["time_us"] if timed else []), *flags, *numbers)
-        select = select.from_(self._events([event], (), values, wanted, sources, bound))
+        select = select.from_(self._events([event], (), values, wanted, sources, bound), copy=False)
         if all(tests):
-            select = select.where(exp.or_(*passed))
+            select = select.where(exp.or_(*passed, copy=False), copy=False)
         return self._statement(select, bound)
 
     def measures(
@@ -133,8 +133,9 @@ class Writer:
         wanted = around(span(leaf.window, as_of_us) for leaf in leaves)
         holds = [known(_measured(leaf, wanted, values, as_of_us, bound)) for leaf in leaves]
         select = _select("profile_no", *(flag(condition, f"l{at}") for at, condition in enumerate(holds)))
-        select = select.from_(self._events([event], (), values, wanted, sources, bound))
-        return self._statement(select.group_by(exp.column("profile_no")).having(exp.or_(*holds)), bound)
+        select = select.from_(self._events([event], (), values, wanted, sources, bound), copy=False)
+        grouped = select.group_by(exp.column("profile_no"), copy=False)
+        return self._statement(grouped.having(exp.or_(*holds, copy=False), copy=False), bound)
 
     def steps(
         self, steps: Sequence[Step], wanted: Span, candidates: exp.Expr, sources: Sequence[Source], as_of_us: int
@@ -150,7 +151,9 @@ class Writer:
         select = _select("profile_no", "time_us", *(flag(condition, f"s{at}") for at, condition in enumerate(taken)))
         events = self._events([step.event for step in steps], ("name",), values, wanted, sources, bound)
         chosen = exp.column("profile_no").isin(query=_select("profile_no").from_(candidates))
-        return self._statement(select.from_(events).where(chosen, exp.or_(*taken)), bound)
+        return self._statement(
+            select.from_(events, copy=False).where(chosen, exp.or_(*taken, copy=False), copy=False), bound
+        )
 
     def activity(
         self, counted: Sequence[Activity], rollups: Sequence[Rollup], sources: Sequence[Source]
@@ -176,7 +179,8 @@ class Writer:
         if not parts:
             return None
         columns = [f"c{at}" for at in range(len(counted))]
-        return self._statement(_select("profile_no", *columns).from_(self._merge(parts, columns)), bound)
+        select = _select("profile_no", *columns).from_(self._merge(parts, columns), copy=False)
+        return self._statement(select, bound)
 
     def profiles(self, leaves: Sequence[Attribute | KnownFor], source: Source, as_of_us: int) -> Statement:
         """profile_no and l0, l1, …: which leaves hold; of KnownFor only the half that created_us tells. Without them, those for whom none holds."""
@@ -188,13 +192,14 @@ class Writer:
             for leaf in leaves
         ]
         plain = ["profile_no", "created_us"] if any(isinstance(leaf, KnownFor) for leaf in leaves) else ["profile_no"]
-        rows = values.select(_select(*plain).from_(source.relation), source.columns, "attributes", bound)
+        rows = values.select(_from(source.relation, *plain), source.columns, "attributes", bound)
         select = _select("profile_no", *(flag(condition, f"l{at}") for at, condition in enumerate(holds)))
-        return self._statement(select.from_(rows.subquery("profiles")).where(exp.or_(*holds)), bound)
+        select = select.from_(rows.subquery("profiles", copy=False), copy=False)
+        return self._statement(select.where(exp.or_(*holds, copy=False), copy=False), bound)
 
     def live(self, source: Source) -> Statement:
         """profile_no of the live, identified profiles."""
-        return self._statement(_select("profile_no").from_(source.relation).where(exp.column("live")), Bound())
+        return self._statement(_from(source.relation, "profile_no").where(exp.column("live")), Bound())
 
     def buckets(self, salt: str, source: Source) -> Statement:
         """profile_no and bucket, 0…9,999."""
@@ -203,7 +208,7 @@ class Writer:
         head = call("concat", exp.Literal.string("0x"), call("left", digest, exp.Literal.number(16)))
         number = exp.Mod(this=exp.cast(head, "UBIGINT", dialect="duckdb"), expression=exp.Literal.number(BUCKETS))
         bucket = exp.cast(exp.paren(number), "USMALLINT", dialect="duckdb")
-        return self._statement(_select("profile_no", exp.alias_(bucket, "bucket")).from_(source.relation), bound)
+        return self._statement(_from(source.relation, "profile_no", exp.alias_(bucket, "bucket")), bound)
 
     def history(
         self,
@@ -239,30 +244,37 @@ class Writer:
         parts = []
         for source in sources:
             named = [one_of(exp.column("name"), list(dict.fromkeys(names)), bound)] if names is not None else []
-            select = _select("profile_no", "time_us", *columns).from_(source.relation)
-            select = select.where(*source.only, *named, *also, *_inside(wanted, source, bound), copy=False)
+            select = _from(source.relation, "profile_no", "time_us", *columns)
+            shared = [one.copy() for one in (*source.only, *also)]
+            select = select.where(*shared, *named, *_inside(wanted, source, bound), copy=False)
             parts.append(values.select(select, source.columns, "properties", bound))
         return self._merge(parts, ["time_us", *columns, *values.columns()])
 
     def _merge(self, parts: Sequence[exp.Select], columns: Sequence[str]) -> exp.Expr:
         """The parts as one relation, profiles that were merged away replaced by their survivors."""
-        together: exp.Query = exp.union(*parts, distinct=False) if len(parts) > 1 else parts[0]
+        together: exp.Query = exp.union(*parts, distinct=False, copy=False) if len(parts) > 1 else parts[0]
         if self.merged is None:
-            return together.subquery("events")
+            return together.subquery("events", copy=False)
         survivor = exp.func("COALESCE", exp.column("survivor_no", "merged"), exp.column("profile_no", "events"))
         select = _select(exp.alias_(survivor, "profile_no"), *(exp.column(name, "events") for name in columns))
         same = exp.column("old_no", "merged").eq(exp.column("profile_no", "events"))
         merged = exp.alias_(self.merged.copy(), "merged", table=True)
-        return select.from_(together.subquery("events")).join(merged, on=same, join_type="left").subquery("events")
+        select = select.from_(together.subquery("events", copy=False), copy=False)
+        return select.join(merged, on=same, join_type="left", copy=False).subquery("events", copy=False)
 
     def _statement(self, select: exp.Select, bound: Bound) -> Statement:
-        return Statement(select.sql(self.dialect), bound.values)
+        return Statement(select.sql(self.dialect, copy=False), bound.values)
 
 
 def _select(*columns: str | exp.Expr) -> exp.Select:
     """SELECT of these; names are taken as they are, which is quicker than having them parsed."""
     wanted = [exp.column(one) if isinstance(one, str) else one for one in columns]
     return exp.Select().select(*wanted, copy=False)
+
+
+def _from(relation: exp.Expr, *columns: str | exp.Expr) -> exp.Select:
+    """SELECT of these from a relation that others read too."""
+    return _select(*columns).from_(relation.copy(), copy=False)
 
 
 def _inside(wanted: Span, source: Source, bound: Bound) -> list[exp.Expr]:
@@ -346,7 +358,7 @@ def _raw(source: Source, counted: Sequence[Activity], wanted: Sequence[Activity]
 def _counts(relation: exp.Expr, adds: Sequence[exp.Expr], only: Sequence[exp.Expr]) -> exp.Select:
     """profile_no and c0, c1, …; rows that add to nothing are left out where that is cheap to say."""
     columns = [exp.alias_(exp.cast(add, "UINTEGER", dialect="duckdb"), f"c{at}") for at, add in enumerate(adds)]
-    select = _select("profile_no", *columns).from_(relation).where(*only, copy=False)
+    select = _from(relation, "profile_no", *columns).where(*(one.copy() for one in only), copy=False)
     conditions = [add for add in adds if not isinstance(add, exp.Literal) and add != exp.false()]
     if all(isinstance(add, exp.Predicate | exp.And) for add in conditions):
         select = select.where(exp.or_(*conditions), copy=False)

@@ -148,13 +148,13 @@ def decimal(value: object, bound: Bound) -> exp.Expr:
 
 def known(condition: exp.Expr) -> exp.Expr:
     """NULL is false: a missing value passes nothing."""
-    return exp.func("COALESCE", condition, exp.false())
+    return exp.func("COALESCE", condition, exp.false(), copy=False)
 
 
 def every(conditions: Iterable[exp.Expr]) -> exp.Expr:
     """All of them; true where there is none."""
     wanted = list(conditions)
-    return exp.and_(*wanted) if wanted else exp.true()
+    return exp.and_(*wanted, copy=False) if wanted else exp.true()
 
 
 def flag(condition: exp.Expr, name: str) -> exp.Expr:

@@ -18,8 +18,9 @@ from pyroaring import BitMap
 from audiences.people.engines import folding, functions, ranges
 from audiences.people.engines.cache import Cache
 from audiences.segments import values
+from audiences.segments.judge import Occurrence, Person, judge
 from audiences.segments.terms import pointer
-from audiences.segments.tree import Measured
+from audiences.segments.tree import Measured, Sequence, Step
 from tests.audiences import strategies
 
 
@@ -248,3 +249,28 @@ def test_rows_without_a_number_do_not_count():
     assert list(present) == [True, False]
     nobody = folding.Total()
     assert not nobody.members(ranges.Range(outside=True), average=False)
+
+
+# --- Sequences: few names and few moments, so that every edge is met
+
+
+names = st.sampled_from("abc")
+sequences = st.builds(
+    lambda steps, within, complete: Sequence((*steps, Step("c", within)), complete),
+    st.lists(st.builds(Step, names, st.one_of(st.none(), st.integers(1, 4))), min_size=1, max_size=3),
+    st.integers(1, 4),
+    st.booleans(),
+)
+
+
+@hypothesis_settings(max_examples=2000)
+@given(rows=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 8), names), max_size=14), sequence=sequences)
+def test_chains_are_those_that_judge_finds(rows, sequence):
+    as_of_us = 8
+    people = np.array([who for who, _, _ in rows], np.uint32)
+    times = np.array([time for _, time, _ in rows], np.int64)
+    taken = [np.array([name == step.event for _, _, name in rows], np.bool_) for step in sequence.steps]
+    found = folding.follow(people, times, taken, [step.within for step in sequence.steps], sequence.complete, as_of_us)
+    for number in {who for who, _, _ in rows}:
+        events = tuple(Occurrence(name, time) for who, time, name in rows if who == number)
+        assert (number in found) == judge(sequence, Person(number, "", 0, events=events), as_of_us)

@@ -195,7 +195,7 @@ def test_a_persons_history_is_read_newest_first():
         WRITER.history([3, 4], ["viewed"], AS_OF, [LAKE], 20),
         """SELECT profile_no, time_us, name, properties, source, event_key
            FROM (SELECT profile_no, time_us, name, properties, source, event_key FROM lake
-                 WHERE name = $v2 AND profile_no IN ($v0, $v1)) AS events
+                 WHERE profile_no IN ($v0, $v1) AND name = $v2) AS events
            ORDER BY time_us DESC, event_key LIMIT 20""",
         v0=3, v1=4, v2="viewed",
     )  # fmt: skip

@@ -7,7 +7,6 @@ over the events with conditional aggregates (`one_pass`). Both use the typed col
 import random
 from collections.abc import Sequence
 
-from audiences.clock import from_us
 from audiences.segments import grammar
 from audiences.segments.tree import Node, leaves
 from tests.benchmarks.shop import AS_OF
@@ -144,7 +143,7 @@ class ByHand:
         parts = [] if rule["event"] == "*" else [f"name = '{rule['event']}'"]
         parts.append(f"time_us <= {AS_OF}")
         if "within" in rule:
-            parts.append(f"time_us > {AS_OF - _duration(rule['within'])}")
+            parts.append(f"time_us > {AS_OF - duration(rule['within'])}")
         for test in rule.get("where", ()):
             parts.append(
                 f"p1 = '{test['value']}'" if test["property"] == "category" else f"p2_num {_sign(test)} {test['value']}"
@@ -178,10 +177,6 @@ def _times(rule: dict) -> str:
     return f"{'>=' if bound == 'at_least' else '='} {times}"
 
 
-def _duration(text: str) -> int:
+def duration(text: str) -> int:
+    """µs."""
     return int(text[:-1]) * {"m": 1, "h": 60, "d": 1440, "w": 10_080}[text[-1]] * 60_000_000
-
-
-def moment(us: int) -> str:
-    """For a query's text."""
-    return from_us(us).isoformat()
