@@ -212,23 +212,27 @@ class Writer:
 
     def history(
         self,
-        profile_nos: Sequence[int],
+        wanted: exp.Expr,
         events: Sequence[str] | None,
         until: int,
         sources: Sequence[Source],
-        newest: int | None,
+        *,
+        columns: Sequence[str] = (),
+        properties: Sequence[str] = (),
+        newest: int | None = None,
     ) -> Statement:
-        """profile_no, name, time_us, properties, source and event_key of these profiles' events (all, or of these names), the newest first."""
-        bound = Bound()
-        columns = ("name", "properties", "source", "event_key")
-        mine = one_of(exp.column("profile_no"), profile_nos, bound)
-        rows = self._events(events, columns, Values(), Span(EVER_US, until), sources, bound, also=(mine,))
-        select = (
-            _select("profile_no", "time_us", *columns)
-            .from_(rows)
-            .order_by("time_us DESC", "event_key", dialect=self.dialect)
-        )
-        return self._statement(select.limit(newest) if newest is not None else select, bound)
+        """profile_no, time_us, name, `columns` and t0, t1, …, the texts of `properties`: events (all, or of these names) of certain profiles.
+
+        The profiles are those in the relation `wanted`, by the numbers that events have. `newest`: only so many, the newest first.
+        """
+        bound, values = Bound(), Values()
+        texts = [values.text(name) for name in properties]
+        mine = exp.column("profile_no").isin(query=_from(wanted, "profile_no"))
+        rows = self._events(events, ("name", *columns), values, Span(EVER_US, until), sources, bound, also=(mine,))
+        select = _select("profile_no", "time_us", "name", *columns, *texts).from_(rows, copy=False)
+        if newest is not None:
+            select = select.order_by("time_us DESC", "event_key", dialect=self.dialect).limit(newest)
+        return self._statement(select, bound)
 
     def _events(
         self,

@@ -190,15 +190,20 @@ def test_buckets_are_the_first_eight_bytes_of_a_hash():
     said(WRITER.live(PROFILES), "SELECT profile_no FROM people WHERE live")
 
 
-def test_a_persons_history_is_read_newest_first():
+def test_the_history_of_some_people_is_read_by_semi_join():
     said(
-        WRITER.history([3, 4], ["viewed"], AS_OF, [LAKE], 20),
-        """SELECT profile_no, time_us, name, properties, source, event_key
-           FROM (SELECT profile_no, time_us, name, properties, source, event_key FROM lake
-                 WHERE profile_no IN ($v0, $v1) AND name = $v2) AS events
+        WRITER.history(exp.to_table("wanted"), ["viewed"], AS_OF, [LAKE], properties=["category"]),
+        """SELECT profile_no, time_us, name, t0
+           FROM (SELECT profile_no, time_us, name, p1 AS t0 FROM lake
+                 WHERE profile_no IN (SELECT profile_no FROM wanted) AND name = $v0) AS events""",
+        v0="viewed",
+    )
+    said(
+        WRITER.history(exp.to_table("wanted"), None, AS_OF, [LAKE], columns=["event_key"], newest=20),
+        """SELECT profile_no, time_us, name, event_key
+           FROM (SELECT profile_no, time_us, name, event_key FROM lake WHERE profile_no IN (SELECT profile_no FROM wanted)) AS events
            ORDER BY time_us DESC, event_key LIMIT 20""",
-        v0=3, v1=4, v2="viewed",
-    )  # fmt: skip
+    )
 
 
 HOSTILE = "'); DROP TABLE lake; --\"$v0 ~/\\"
@@ -212,7 +217,7 @@ def test_no_name_and_no_value_of_a_rule_reaches_the_text():
         WRITER.profiles([Attribute(condition) for condition in where], PROFILES, AS_OF),
         WRITER.steps([Step(HOSTILE, None, where)], Span(EVER_US, AS_OF), exp.to_table("candidates"), [HOT], AS_OF),
         WRITER.buckets(HOSTILE, PROFILES),
-        WRITER.history([1], [HOSTILE], AS_OF, [LAKE], None),
+        WRITER.history(exp.to_table("wanted"), [HOSTILE], AS_OF, [HOT], properties=[HOSTILE]),
     ]
     for statement in texts:
         assert "DROP" not in statement.sql

@@ -53,9 +53,16 @@ class Engine(Protocol):
         ...
 
     def people(
-        self, profile_nos: Sequence[int], pin: Pinned, events: Collection[str] | None = None
+        self,
+        profile_nos: Sequence[int],
+        pin: Pinned,
+        events: Collection[str] | None = None,
+        properties: Collection[str] | None = None,
     ) -> dict[int, Person]:
-        """These profiles as judge.py takes them, with their events of these names, or all; on no lists. Whom no profile is, is left out."""
+        """These profiles as judge.py takes them, with their events of these names, or all; on no lists.
+
+        `properties`: those that are needed; they may come as texts. Numbers that no profile has are left out.
+        """
         ...
 
     def statistics(self, pin: Pinned) -> Statistics:

@@ -75,31 +75,37 @@ class DuckDB:
     def point(self, leaves: Iterable[Leaf], profile_nos: Sequence[int], pin: Pinned) -> dict[Leaf, BitMap]:
         """Each leaf's profiles among these, judged one by one. Raises UnreadableLake."""
         asked = list(leaves)
-        people = self.people(profile_nos, pin, histories.events_needed(asked))
+        people = self.people(profile_nos, pin, *histories.needed(asked))
         return {
             leaf: BitMap(number for number, person in people.items() if judge(leaf, person, pin.as_of_us))
             for leaf in asked
         }
 
     def people(
-        self, profile_nos: Sequence[int], pin: Pinned, events: Collection[str] | None = None
+        self,
+        profile_nos: Sequence[int],
+        pin: Pinned,
+        events: Collection[str] | None = None,
+        properties: Collection[str] | None = None,
     ) -> dict[int, Person]:
-        """These profiles as judge.py takes them, with their events of these names, or all. On no lists. Raises UnreadableLake."""
-        view = self._views.events
+        """These profiles as judge.py takes them, with their events of these names, or all, the newest first. On no lists.
+
+        `properties`: only these are needed, and come as texts, which judge.py makes no difference of. Raises UnreadableLake.
+        """
         found = self._reading(
             pin,
-            lambda: histories.histories(self._rows, view(pin.snapshot), profile_nos, events, pin.as_of_us),
+            lambda: histories.occurrences(
+                self._rows, self._views.events(pin.snapshot), profile_nos, events, properties, pin.as_of_us
+            ),
         )
         return histories.people(profile_nos, found)
 
     def events_of(self, profile_no: int, pin: Pinned, limit: int) -> list[Happened]:
         """The person's newest events, the newest first. Raises UnreadableLake."""
-        view = self._views.events
-        found = self._reading(
+        return self._reading(
             pin,
-            lambda: histories.histories(self._rows, view(pin.snapshot), [profile_no], None, pin.as_of_us, limit),
+            lambda: histories.newest(self._rows, self._views.events(pin.snapshot), profile_no, pin.as_of_us, limit),
         )
-        return found.get(profile_no, [])
 
     def statistics(self, pin: Pinned) -> Statistics:
         """What there is to write rules about. A look at every event: for background work. Raises UnreadableLake."""

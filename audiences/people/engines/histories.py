@@ -2,19 +2,20 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
+from sqlglot import exp
 
 from audiences.models import Profile
+from audiences.people.engines.asking import Rows
 from audiences.people.engines.views import EventView
 from audiences.segments import tree
 from audiences.segments.judge import Occurrence, Person
-from audiences.segments.leaves import EVER_US, Span, Statement
+from audiences.segments.leaves import EVER_US, Span
 from audiences.segments.tree import KnownFor, Leaf, Measured, Moment, Occurred
-
-Rows = Callable[[Statement], Iterator[pa.RecordBatch]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,44 +29,86 @@ class Happened:
     event_key: str
 
 
-def events_needed(leaves: Iterable[Leaf]) -> frozenset[str] | None:
-    """The names of the events that these leaves ask about; None: every event there is."""
+def needed(leaves: Iterable[Leaf]) -> tuple[frozenset[str] | None, frozenset[str]]:
+    """The names of the events that these leaves ask about (None: every event there is), and of the properties."""
     names: set[str] = set()
+    properties: set[str] = set()
+    every = False
     for leaf in leaves:
         match leaf:
             case KnownFor() | Occurred(event="*"):
-                return None
-            case Occurred(event) | Measured(event) | Moment(event):
+                every = True
+            case Occurred(event, where=where) | Measured(event, where=where) | Moment(event, where=where):
                 names.add(event)
+                properties.update(condition.name for condition in where)
+                if isinstance(leaf, Measured):
+                    properties.add(leaf.property)
             case tree.Sequence(steps):
                 names.update(step.event for step in steps)
-    return frozenset(names)
+                properties.update(condition.name for step in steps for condition in step.where)
+    return None if every else frozenset(names), frozenset(properties)
 
 
-def histories(
+def occurrences(
+    rows: Rows,
+    view: EventView,
+    profile_nos: Collection[int],
+    events: Collection[str] | None,
+    properties: Collection[str] | None,
+    until_us: int,
+) -> dict[int, list[Occurrence]]:
+    """These people's events up to a moment, all or of these names, each person's newest first.
+
+    Properties come as accepted or, if they are named, only these and as texts: rules compare nothing else, and it is quicker.
+    """
+    found: dict[int, list[Occurrence]] = defaultdict(list)
+    asked = [] if properties is None else sorted(properties)
+    columns = ["properties"] if properties is None else []
+    for row in _rows(rows, view, profile_nos, events, until_us, columns=columns, properties=asked):
+        given = json.loads(row["properties"]) if properties is None else _given(row, asked)
+        found[row["profile_no"]].append(Occurrence(row["name"], row["time_us"], given))
+    for own in found.values():
+        own.sort(key=lambda occurrence: -occurrence.time_us)
+    return found
+
+
+def newest(rows: Rows, view: EventView, profile_no: int, until_us: int, limit: int) -> list[Happened]:
+    """A person's newest events, the newest first."""
+    columns = ["properties", "source", "event_key"]
+    return [
+        Happened(row["name"], row["time_us"], json.loads(row["properties"]), row["source"], row["event_key"])
+        for row in _rows(rows, view, [profile_no], None, until_us, columns=columns, newest=limit)
+    ]
+
+
+def _rows(
     rows: Rows,
     view: EventView,
     profile_nos: Collection[int],
     events: Collection[str] | None,
     until_us: int,
+    *,
+    columns: Sequence[str],
+    properties: Sequence[str] = (),
     newest: int | None = None,
-) -> dict[int, list[Happened]]:
-    """These people's events up to a moment, all or of these names (the newest so many of all), each person's newest first."""
-    found: dict[int, list[Happened]] = defaultdict(list)
-    sources = view.sources(Span(EVER_US, until_us))
+) -> Iterator[dict[str, Any]]:
+    sources = view.sources(Span(EVER_US, until_us), properties)
     if not sources or not profile_nos or (events is not None and not events):
-        return found
+        return
     names = None if events is None else sorted(events)
-    numbers = view.namesakes(profile_nos)
-    for batch in rows(view.writer.history(numbers, names, until_us, sources, newest)):
-        for row in batch.to_pylist():
-            found[row["profile_no"]].append(
-                Happened(row["name"], row["time_us"], json.loads(row["properties"]), row["source"], row["event_key"])
-            )
-    return found
+    statement = view.writer.history(
+        exp.to_table("wanted"), names, until_us, sources, columns=columns, properties=properties, newest=newest
+    )
+    wanted = pa.table({"profile_no": pa.array(view.namesakes(profile_nos), pa.uint32())})
+    for batch in rows(statement, wanted=wanted):
+        yield from batch.to_pylist()
 
 
-def people(profile_nos: Collection[int], events: Mapping[int, Sequence[Happened]]) -> dict[int, Person]:
+def _given(row: Mapping[str, Any], properties: Sequence[str]) -> dict[str, str]:
+    return {name: text for at, name in enumerate(properties) if (text := row[f"t{at}"]) is not None}
+
+
+def people(profile_nos: Collection[int], events: Mapping[int, Sequence[Occurrence]]) -> dict[int, Person]:
     """The profiles as they are now, with these events, as judge.py takes them; on no lists. Numbers that no profile has are left out."""
     rows = Profile.objects.using("snapshot").filter(pk__in=profile_nos)
     return {
@@ -74,7 +117,7 @@ def people(profile_nos: Collection[int], events: Mapping[int, Sequence[Happened]
             bucket_key,
             created_us,
             json.loads(attributes),
-            tuple(Occurrence(event.name, event.time_us, event.properties) for event in events.get(number, ())),
+            tuple(events.get(number, ())),
         )
         for number, bucket_key, created_us, attributes in rows.values_list(
             "profile_no", "bucket_key", "created_us", "attributes"
