@@ -1,5 +1,6 @@
 """What the engine keeps, shares and says when the lake changes under it; and what it tells of people and of events as a whole."""
 
+import os
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -362,6 +363,39 @@ def test_an_engine_is_made_once_a_process_and_anew_after_it_was_closed(settings,
     engines.close()
     assert engines.current() is not first
     assert engines.current().universe(now()) == BitMap()
+
+
+def test_what_a_killed_process_spilled_goes_a_day_later(settings, tmp_path):
+    settings.DATA_DIR = tmp_path
+    engines.close()
+    old, young, mine = (tmp_path / "spill" / f"engine-{pid}" for pid in (4_000_000_000, 4_000_000_001, os.getpid()))
+    for folder in (old, young, mine):
+        folder.mkdir(parents=True)
+    for folder in (old, mine):
+        os.utime(folder, (0, 0))
+    engines.current()
+    assert (old.exists(), young.exists(), mine.exists()) == (False, True, True)
+
+
+def test_views_of_the_same_merges_share_one_table_and_let_it_go(engine):
+    Alias.objects.create(old_no=9, survivor_no=1)
+    accept(event(1, profile_no=9))
+    assert set(engine.members([VIEWED], now())[VIEWED]) == {1}
+    for number in range(2, 2 + 2 * views.KEPT):
+        accept(event(number))
+        engine.members([VIEWED], now())
+    assert len(tables(engine, "merges")) == 1
+    Alias.objects.create(old_no=8, survivor_no=1)
+    for number in range(40, 42 + views.KEPT):
+        accept(event(number, profile_no=8))
+        engine.members([VIEWED], now())
+    assert len(tables(engine, "merges")) == 1
+    assert set(engine.members([VIEWED], now())[VIEWED]) == {1}
+
+
+def tables(engine: DuckDB, kind: str) -> list[str]:
+    found = engine._connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    return [name for (name,) in found if name.startswith(kind)]
 
 
 def test_extensions_and_the_variables_of_this_process_are_out_of_reach(engine):

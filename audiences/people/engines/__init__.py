@@ -1,8 +1,11 @@
 """Engines answer leaves (base.py says how). Here is which one this process uses."""
 
 import atexit
+import contextlib
 import os
+import shutil
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +32,7 @@ def current() -> "DuckDB":
                     f"ENGINE_URL is {settings.ENGINE_URL}; the only engine there is is duckdb://"
                 )
             data = Path(settings.DATA_DIR)
+            _forget_spilled(data / "spill")
             _current[os.getpid()] = DuckDB(
                 memory=settings.ENGINE_MEMORY,
                 threads=settings.ENGINE_THREADS,
@@ -45,3 +49,12 @@ def close() -> None:
         engine = _current.pop(os.getpid(), None)
     if engine:
         engine.close()
+
+
+def _forget_spilled(folder: Path) -> None:
+    """Remove what killed processes had spilled, a day later, so that a folder that machines share is no matter."""
+    yesterday = time.time() - 86_400
+    for left in folder.glob("engine-*"):
+        with contextlib.suppress(FileNotFoundError):  # another process was first
+            if left.stat().st_mtime < yesterday and not Path("/proc", left.name.removeprefix("engine-")).exists():
+                shutil.rmtree(left)

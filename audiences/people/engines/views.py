@@ -7,8 +7,8 @@ snapshot's. What no view needs any more is dropped.
 import hashlib
 import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +32,22 @@ CREATE TABLE hot (event_key VARCHAR, profile_no UINTEGER, name VARCHAR, time_us 
 
 
 @dataclass(frozen=True, eq=False)
+class Merges:
+    """Who became whom, and the table of it. Views of the same merges share one."""
+
+    table: str
+    digest: bytes
+    old_nos: Mapping[int, Sequence[int]]  # by survivor
+
+
+@dataclass(frozen=True, eq=False)
 class EventView:
     """A snapshot's events. `digest` tells its content apart from any other; `newest_us` is the time of the newest event, 0 if none."""
 
     files: tuple[lake.EventFile, ...]
     hot: Source | None
     writer: Writer
-    survivors: dict[int, int]
+    merges: Merges | None
     flushed: int
     digest: bytes
     newest_us: int
@@ -75,8 +84,8 @@ class EventView:
 
     def namesakes(self, profile_nos: Iterable[int]) -> list[int]:
         """These profiles and those that were merged into them."""
-        wanted = set(profile_nos)
-        return sorted(wanted | {old for old, survivor in self.survivors.items() if survivor in wanted})
+        old_nos = self.merges.old_nos if self.merges else {}
+        return sorted({number for wanted in profile_nos for number in (wanted, *old_nos.get(wanted, ()))})
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +121,7 @@ class Views:
         self._loaded = 0  # the mark up to which hot rows are in the table
         self._dropped = 0
         self._made = 0
+        self._last_merges: weakref.ref[Merges] | None = None
         self._garbage: list[str] = []  # tables of views that are gone
         connection.execute(_HOT)
 
@@ -163,8 +173,8 @@ class Views:
                 " WHERE hot_mark > ? AND hot_mark <= ?",
                 span,
             ).fetchall()[0]
-            merged, merges = self._merges(cursor, contents.aliases)
-        digest = hashlib.sha256(f"{rows} {xor} {merges.hex()}".encode())
+            merges = self._merges(cursor, contents.aliases)
+        digest = hashlib.sha256(f"{rows} {xor}".encode() + (merges.digest if merges else b""))
         for file in contents.events:
             digest.update(f"\n{file.path} {file.only_hot_up_to}".encode())
         hot = None
@@ -175,16 +185,12 @@ class Views:
         view = EventView(
             files=contents.events,
             hot=hot,
-            writer=Writer(merged=exp.to_table(merged) if merged else None),
-            survivors=dict(
-                zip(contents.aliases["old_no"].to_pylist(), contents.aliases["survivor_no"].to_pylist(), strict=True)
-            ),
+            writer=Writer(merged=exp.to_table(merges.table) if merges else None),
+            merges=merges,
             flushed=contents.flushed,
             digest=digest.digest(),
             newest_us=max([latest or 0, *(file.max_time_us for file in contents.events)]),
         )
-        if merged:
-            weakref.finalize(view, self._garbage.append, merged)
         self._in_use.add(view)
         return view
 
@@ -213,18 +219,27 @@ class Views:
             weakref.finalize(view, self._garbage.append, table)
         return view
 
-    def _merges(self, cursor: duckdb.DuckDBPyConnection, aliases: pa.Table) -> tuple[str | None, bytes]:
-        """The table of merges, if there are any, and its digest."""
+    def _merges(self, cursor: duckdb.DuckDBPyConnection, aliases: pa.Table) -> Merges | None:
+        """The merges, as before if they are the same; None if there are none."""
         if not aliases.num_rows:
-            return None, b""
+            return None
         aliases = aliases.sort_by("old_no").combine_chunks()
         digest = hashlib.sha256()
         for name in ("old_no", "survivor_no"):
             digest.update(aliases[name].to_numpy().tobytes())
+        kept = self._last_merges() if self._last_merges else None
+        if kept is not None and kept.digest == digest.digest():
+            return kept
         table = self._name("merges")
         cursor.register("fresh", aliases)
         cursor.execute(f"CREATE TABLE {table} AS SELECT old_no, survivor_no FROM fresh")  # noqa: S608 - our own name
-        return table, digest.digest()
+        old_nos: dict[int, list[int]] = defaultdict(list)
+        for old_no, survivor_no in zip(aliases["old_no"].to_pylist(), aliases["survivor_no"].to_pylist(), strict=True):
+            old_nos[survivor_no].append(old_no)
+        merges = Merges(table, digest.digest(), old_nos)
+        weakref.finalize(merges, self._garbage.append, table)
+        self._last_merges = weakref.ref(merges)
+        return merges
 
     def _drop_unneeded(self, cursor: duckdb.DuckDBPyConnection, flushed: int) -> None:
         """Tables of views that are gone, and hot rows that were flushed before any view in use was made."""
