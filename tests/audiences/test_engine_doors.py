@@ -190,6 +190,25 @@ def test_an_answer_without_a_window_serves_later_moments_until_an_event_comes(en
     assert set(engine.members([VIEWED], now())[VIEWED]) == {1, 2}
 
 
+def test_an_answer_with_a_window_is_that_of_its_moment_alone(engine):
+    profile(1, attributes={"seen": "2026-05-10"})
+    accept(event(1))
+    snapshot = lake.take_snapshot()
+    asked = [
+        Occurred("view", Count(1, None), Within(30 * DAY)),
+        Occurred("*", Count(1, None), Within(30 * DAY)),
+        Attribute(Condition("seen", "within_last", (30 * DAY,))),
+        Attribute(Condition("seen", "not_within_last", (60 * DAY,))),
+        Sequence((Step("view", 30 * DAY), Step("buy", DAY)), complete=False),
+        KnownFor(200 * DAY),
+    ]
+    told = [
+        [len(members) for members in engine.members(asked, Pinned(snapshot, at(day))).values()]
+        for day in ("2026-05-09", "2026-06-01", "2026-07-20")
+    ]
+    assert told == [[0, 0, 0, 1, 0, 0], [1, 1, 1, 0, 1, 0], [0, 0, 0, 1, 0, 1]]
+
+
 def test_a_changed_profile_counts_as_it_is_now(engine):
     rich = Attribute(Condition("plan", "is", ("pro",)))
     profile(1, attributes={"plan": "pro"})

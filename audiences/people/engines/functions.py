@@ -27,7 +27,9 @@ CREATE MACRO text_at(document, pointer) AS text_of_printed(CAST(json_extract(doc
 CREATE MACRO number_of(text) AS
     CASE WHEN regexp_full_match(text, '-?[0-9]{{1,18}}(\.[0-9]+)?') THEN CAST(text AS DECIMAL(38, 6)) END;
 CREATE MACRO moment_of(text) AS
-    CASE WHEN regexp_full_match(text, '{_PLAIN_MOMENT}') THEN epoch_us(TRY_CAST(text AS TIMESTAMP))
+    CASE WHEN length(text) = 10 AND text >= '1000' AND CAST(TRY_CAST(text AS DATE) AS VARCHAR) = text -- six times as fast
+              THEN epoch_us(CAST(TRY_CAST(text AS DATE) AS TIMESTAMP))
+         WHEN regexp_full_match(text, '{_PLAIN_MOMENT}') THEN epoch_us(TRY_CAST(text AS TIMESTAMP))
          WHEN regexp_full_match(text, '[0-9]{{1,11}}') THEN CAST(text AS BIGINT) * 1000000
          WHEN regexp_full_match(text, '[1-9][0-9]{{11,13}}') THEN CAST(text AS BIGINT) * 1000
          WHEN regexp_full_match(text, '-?[0-9].*') THEN odd_moment(text) END;
