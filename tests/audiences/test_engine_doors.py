@@ -396,6 +396,14 @@ def test_what_a_killed_process_spilled_goes_a_day_later(settings, tmp_path):
     assert (old.exists(), young.exists(), mine.exists()) == (False, True, True)
 
 
+def test_a_merge_changes_answers_though_no_event_came(engine):
+    accept(event(1, profile_no=9))
+    assert set(engine.members([VIEWED], now())[VIEWED]) == {9}
+    Alias.objects.create(old_no=9, survivor_no=1)
+    profile(1)
+    assert set(engine.members([VIEWED], now())[VIEWED]) == {1}
+
+
 def test_views_of_the_same_merges_share_one_table_and_let_it_go(engine):
     Alias.objects.create(old_no=9, survivor_no=1)
     accept(event(1, profile_no=9))
