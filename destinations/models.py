@@ -200,6 +200,9 @@ class Run(models.Model):
     finished_at = models.DateTimeField(null=True)
 
 
+ENDED = (Run.State.DONE, Run.State.PARTIAL, Run.State.FAILED, Run.State.CANCELLED, Run.State.INTERRUPTED)
+
+
 class Operation(models.Model):
     """One API call, written ahead: committed as prepared before it is made, and its outcome after.
 

@@ -6,6 +6,7 @@ Reading files is tabular.py's, making people profiles.py's, writing events lake'
 import gc
 import hashlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -184,7 +185,7 @@ class _Said(NamedTuple):
     json: str
 
 
-class _Import:
+class _Import(ABC):
     """Reads the file after its checkpoint in chunks and lets the subclass take each in."""
 
     def __init__(self, claim: jobs.Claim, row: ImportFile) -> None:
@@ -220,11 +221,11 @@ class _Import:
 
     chunk_size = ROWS_AT_ONCE
 
-    def take_in(self, rows: list[Row]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def take_in(self, rows: list[Row]) -> None: ...
 
-    def full(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def full(self) -> bool: ...
 
     def refuse(self, line: int, field: str, reason: str, raw: str) -> None:
         self.batch.refused.append(

@@ -11,11 +11,10 @@ from audiences import jobs
 from audiences.models import User
 from audiences.services import trail
 from destinations import delivery, leases, ledger
-from destinations.models import Mapping, Run
+from destinations.models import ENDED, Mapping, Run
 from destinations.services import refuse
 from destinations.services.mappings import TASK, name_of
 
-ENDED = (Run.State.DONE, Run.State.PARTIAL, Run.State.FAILED, Run.State.CANCELLED, Run.State.INTERRUPTED)
 ACTIVE = delivery.ACTIVE
 OPEN = (Run.State.QUEUED, Run.State.NEEDS_APPROVAL)
 SENDS = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED, Mapping.State.RETIRED)

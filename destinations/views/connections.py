@@ -17,9 +17,9 @@ from audiences.access import requires
 from audiences.models import Audience, User
 from audiences.queries import activity
 from audiences.views.page import actor, page
-from destinations import page_queries
+from destinations import queries
 from destinations.forms import AdoptForm, ChooseForm, ConnectionForm, FreezeForm, ReasonForm, TypedForm
-from destinations.models import Hold
+from destinations.models import ENDED, Hold, Run
 from destinations.models import Mapping as Connection
 from destinations.services import Refused, holds, mappings, runs
 
@@ -138,11 +138,11 @@ def new(request: HttpRequest) -> HttpResponse:
         initial=request.GET.dict(),
     )
     form = platform = None
-    coverage: list[page_queries.Coverage] = []
+    coverage: list[queries.Coverage] = []
     audience = destination = None
     if ends.is_bound and ends.is_valid():
         audience, destination = ends.cleaned_data["audience"], ends.cleaned_data["destination"]
-        platform = page_queries.platform_of(destination.kind)
+        platform = queries.platform_of(destination.kind)
         if platform is None:
             ends.add_error("destination", "Its platform is not known here any more.")
         elif audience.purpose not in platform.purposes:
@@ -150,7 +150,7 @@ def new(request: HttpRequest) -> HttpResponse:
                 "audience", f"{platform.label} does not take {audience.get_purpose_display().lower()} audiences."
             )
         else:
-            coverage = page_queries.coverage(audience, platform)
+            coverage = queries.coverage(audience, platform)
             some = [part.kind for part in coverage if part.naming and part.people] or list(platform.identifiers)[:1]
             form = ConnectionForm(request.POST or None, platform=platform, initial={"identifiers": some})
     if request.method == "POST" and form is not None and form.is_valid():
@@ -182,16 +182,16 @@ def new(request: HttpRequest) -> HttpResponse:
 def connection(request: HttpRequest, pk: int) -> HttpResponse:
     seen = _seen(pk)
     mapping = seen.mapping
-    rehearsal = page_queries.runs().filter(mapping=pk, rehearsal=True).first()
+    rehearsal = queries.runs().filter(mapping=pk, rehearsal=True).first()
     context = {
         "seen": seen,
         "mapping": mapping,
-        "platform": page_queries.platform_of(mapping.destination.kind),
+        "platform": queries.platform_of(mapping.destination.kind),
         "deeds": [(name, deed) for name, deed in DEEDS.items() if _may_now(name, deed, mapping)],
-        "reasons": page_queries.rejections(mapping),
+        "reasons": queries.rejections(mapping),
         "rehearsal": rehearsal,
-        "rehearsing": bool(rehearsal and rehearsal.state not in page_queries.ENDED),
-        "runs": page_queries.runs().filter(mapping=pk, rehearsal=False)[:8],
+        "rehearsing": bool(rehearsal and rehearsal.state not in ENDED),
+        "runs": queries.runs().filter(mapping=pk, rehearsal=False)[:8],
         "activity": activity("mapping", mappings.name_of(mapping)),
     }
     return page(request, "destinations/connection.html", context, fragment="rehearsal")
@@ -201,7 +201,7 @@ def connection(request: HttpRequest, pk: int) -> HttpResponse:
 @requires("mapping.edit")
 def edit(request: HttpRequest, pk: int) -> HttpResponse:
     seen = _seen(pk)
-    mapping, platform = seen.mapping, page_queries.platform_of(seen.mapping.destination.kind)
+    mapping, platform = seen.mapping, queries.platform_of(seen.mapping.destination.kind)
     if platform is None:
         raise Http404
     form = ConnectionForm.of(mapping, platform, request.POST or None)
@@ -218,7 +218,7 @@ def edit(request: HttpRequest, pk: int) -> HttpResponse:
         "mapping": mapping,
         "form": form,
         "platform": platform,
-        "coverage": page_queries.coverage(mapping.audience, platform),
+        "coverage": queries.coverage(mapping.audience, platform),
     }
     return page(request, "destinations/edit_connection.html", context, status=422 if form.is_bound else 200)
 
@@ -260,13 +260,7 @@ def rehearse(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 @requires("run.start")
 def sync(request: HttpRequest, pk: int) -> HttpResponse:
-    mapping = get_object_or_404(Connection.objects.select_related("audience", "destination"), pk=pk)
-    try:
-        run = runs.request(actor=actor(request), mapping=mapping)
-    except Refused as refused:
-        messages.error(request, str(refused))
-        return redirect("destinations:connection", pk)
-    return redirect("destinations:run", run.pk)
+    return _to_its_run(request, pk, runs.request)
 
 
 @require_POST
@@ -295,13 +289,7 @@ def sync_audience(request: HttpRequest, key: str) -> HttpResponse:
 @requires("run.start")
 def retry(request: HttpRequest, pk: int) -> HttpResponse:
     """Refused people again, now."""
-    mapping = get_object_or_404(Connection.objects.select_related("audience", "destination"), pk=pk)
-    try:
-        run = runs.retry_failed(actor=actor(request), mapping=mapping)
-    except Refused as refused:
-        messages.error(request, str(refused))
-        return redirect("destinations:connection", pk)
-    return redirect("destinations:run", run.pk)
+    return _to_its_run(request, pk, runs.retry_failed)
 
 
 @require_POST
@@ -317,8 +305,19 @@ def lift(request: HttpRequest, pk: int) -> HttpResponse:
     return redirect("destinations:connection", hold.mapping_id)
 
 
-def _seen(pk: int) -> page_queries.Seen:
-    seen = page_queries.connection(pk)
+def _to_its_run(request: HttpRequest, pk: int, ask: Callable[..., Run]) -> HttpResponse:
+    """Ask for a run of this connection and show it, or say on the connection's page why there is none."""
+    mapping = get_object_or_404(Connection.objects.select_related("audience", "destination"), pk=pk)
+    try:
+        run = ask(actor=actor(request), mapping=mapping)
+    except Refused as refused:
+        messages.error(request, str(refused))
+        return redirect("destinations:connection", pk)
+    return redirect("destinations:run", run.pk)
+
+
+def _seen(pk: int) -> queries.Seen:
+    seen = queries.connection(pk)
     if seen is None:
         raise Http404
     return seen
@@ -332,7 +331,7 @@ def _may_now(name: str, deed: Deed, mapping: Connection) -> bool:
     return mapping.state in deed.states
 
 
-def _form(request: HttpRequest, deed: Deed, seen: page_queries.Seen) -> forms.Form:
+def _form(request: HttpRequest, deed: Deed, seen: queries.Seen) -> forms.Form:
     data = request.POST if request.method == "POST" else None
     moved = max(seen.tally.wanted, seen.tally.received) if seen.tally else 0
     if deed.typed and moved >= MANY:

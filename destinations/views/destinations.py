@@ -13,7 +13,7 @@ from audiences.access import requires
 from audiences.models import Audience
 from audiences.queries import activity
 from audiences.views.page import actor, page
-from destinations import page_queries
+from destinations import queries
 from destinations.connectors import registry
 from destinations.connectors.base import Connector
 from destinations.forms import DestinationForm, RenameForm
@@ -25,7 +25,7 @@ from destinations.services import destinations as service
 @require_GET
 @requires("destination.view")
 def destinations(request: HttpRequest) -> HttpResponse:
-    return page(request, "destinations/list.html", {"cards": page_queries.cards()})
+    return page(request, "destinations/list.html", {"cards": queries.cards()})
 
 
 @require_GET
@@ -69,8 +69,8 @@ def destination(request: HttpRequest, key: str) -> HttpResponse:
     row = get_object_or_404(Destination.objects.select_related("account", "credentials_by"), key=key)
     context = {
         "destination": row,
-        "platform": page_queries.platform_of(row.kind),
-        "connections": page_queries.connections(destination=row, whole=False),
+        "platform": queries.platform_of(row.kind),
+        "connections": queries.connections(destination=row, whole=False),
         "activity": activity("destination", key),
     }
     return page(request, "destinations/destination.html", context)

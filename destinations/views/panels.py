@@ -7,7 +7,7 @@ from django.views.decorators.http import require_GET
 from audiences.access import requires
 from audiences.models import Audience
 from audiences.views.page import page
-from destinations import page_queries
+from destinations import queries
 
 
 @require_GET
@@ -17,8 +17,8 @@ def connections(request: HttpRequest, key: str) -> HttpResponse:
     audience = get_object_or_404(Audience.objects.select_related("live_version"), key=key)
     context = {
         "audience": audience,
-        "connections": page_queries.connections(audience=audience),
-        "runs": page_queries.runs(audience=key)[:8],
+        "connections": queries.connections(audience=audience),
+        "runs": queries.runs(audience=key)[:8],
     }
     return page(request, "destinations/connections.html", context, fragment="panel")
 
@@ -32,6 +32,6 @@ def catalog(request: HttpRequest) -> HttpResponse:
         for number in request.GET.getlist("a")[:100]
         if number.isascii() and number.isdigit() and len(number) < 18
     ]
-    found = page_queries.cells(numbers)
+    found = queries.cells(numbers)
     context = {"cells": [(number, found.get(number, [])) for number in numbers]}
     return page(request, "destinations/catalog_cells.html", context, fragment="cells")

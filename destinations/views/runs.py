@@ -7,8 +7,8 @@ from django.views.decorators.http import require_GET, require_POST
 
 from audiences.access import requires
 from audiences.views.page import STOP_POLLING, actor, page, paginated, wants_fragment
-from destinations import page_queries
-from destinations.models import Run
+from destinations import queries
+from destinations.models import ENDED, Run
 from destinations.services import Refused
 from destinations.services import runs as service
 
@@ -19,13 +19,13 @@ FILTERS = (("", "All"), ("active", "Going on"), ("trouble", "Trouble"), (Run.Sta
 @requires("run.view")
 def runs(request: HttpRequest) -> HttpResponse:
     state, audience = request.GET.get("state", ""), request.GET.get("audience", "")[:100].replace("\0", "")
-    rows = paginated(request, page_queries.runs(state=state, audience=audience))
+    rows = paginated(request, queries.runs(state=state, audience=audience))
     context = {
         "rows": rows,
         "filters": FILTERS,
         "state": state,
         "audience": audience,
-        "going": any(run.state not in page_queries.ENDED for run in rows),
+        "going": any(run.state not in ENDED for run in rows),
     }
     return page(request, "runs/list.html", context, fragment="results")
 
@@ -39,17 +39,17 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         ).defer("refresh__keyframe", "refresh__entered", "refresh__left"),
         pk=pk,
     )
-    ended = row.state in page_queries.ENDED
+    ended = row.state in ENDED
     context = {
         "run": row,
         "mapping": row.mapping,
         "ended": ended,
-        "stages": page_queries.stages(row),
+        "stages": queries.stages(row),
         "took": (row.finished_at - row.started_at).total_seconds() if row.finished_at and row.started_at else None,
-        "pace": page_queries.pace(row),
-        "told": page_queries.told(row),
-        "batches": paginated(request, page_queries.batches(row), 25),
-        "reasons": page_queries.rejections(row.mapping, row),
+        "pace": queries.pace(row),
+        "told": queries.told(row),
+        "batches": paginated(request, queries.batches(row), 25),
+        "reasons": queries.rejections(row.mapping, row),
     }
     polled = wants_fragment(request)
     return page(request, "runs/run.html", context, fragment="live", status=STOP_POLLING if polled and ended else 200)

@@ -19,7 +19,7 @@ from audiences.models import Audience, AuditEntry, ImportFile, Job, Membership, 
 from audiences.people import engines, imports
 from audiences.segments import evaluate, grammar
 from audiences.services import audiences, refreshes, workspace
-from destinations.models import Destination, Mapping, Run
+from destinations.models import ENDED, Destination, Mapping, Run
 from destinations.sandbox.control import Sandbox
 from destinations.services import destinations, mappings, runs
 from qa.sample import shop
@@ -242,14 +242,14 @@ def _syncs(progress: Progress) -> None:
     rows = sorted(live, key=lambda row: (row.audience.purpose != Audience.Purpose.SUPPRESSION, row.pk))
     for done, mapping in enumerate(rows):
         progress("Telling the platforms", 0.75 + 0.17 * done / len(rows))
-        if not Run.objects.filter(mapping=mapping, state__in=runs.ENDED).exists():
+        if not Run.objects.filter(mapping=mapping, state__in=ENDED).exists():
             _sync(mapping)
 
 
 def _sync(mapping: Mapping) -> None:
     """To its end: here, or by the worker that is at it, never by both."""
     jobs.run_now(mappings.TASK, mapping.pk, queue="sync")
-    for run in Run.objects.filter(mapping=mapping).exclude(state__in=runs.ENDED):
+    for run in Run.objects.filter(mapping=mapping).exclude(state__in=ENDED):
         runs.run_to_end(run)
 
 
