@@ -2,12 +2,11 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from audiences.views import audience, catalog, imports, jobs, people, session, settings
+from audiences.views import imports, jobs, people, session, settings
 
 app_name = "audiences"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("audiences.track_urls")),
-    path("", session.home, name="home"),
     path("sign-in/", session.sign_in, name="sign-in"),
     path("sign-out/", session.sign_out, name="sign-out"),
     path("setup/", session.setup, name="setup"),
@@ -15,9 +14,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/", session.account, name="account"),
     path("account/password/", session.new_password, name="new-password"),
     path("theme/", session.theme, name="theme"),
-    path("audiences/", catalog.catalog, name="catalog"),
-    path("audiences/<slug:key>/", audience.audience, name="audience"),
-    path("audiences/<slug:key>/count/", audience.count, name="count"),
     path("people/", people.people, name="people"),
     path("people/<int:profile_no>/audiences/<slug:key>/", people.standing, name="standing"),
     path("people/<int:profile_no>/", people.person, name="person"),

@@ -99,8 +99,9 @@ def rebase(lease: Lease, base: BitMap, *, refresh_id: int | None, change_seq: in
         held = leases.hold(row, lease, now)
         if row.refresh_id is not None and refresh_id is not None and change_seq < row.change_seq:
             return False
-        row.base, row.refresh_id, row.change_seq = pack(base), refresh_id, max(change_seq, row.change_seq)
-        row.save(update_fields=["base", "refresh", "change_seq", *held])
+        row.base, row.wanted_count = pack(base), len(base)
+        row.refresh_id, row.change_seq = refresh_id, max(change_seq, row.change_seq)
+        row.save(update_fields=["base", "wanted_count", "refresh", "change_seq", *held])
         over = [
             number
             for number in Decision.objects.filter(

@@ -67,6 +67,7 @@ class Mapping(models.Model):
     state_until = models.DateTimeField(null=True, help_text="When a freeze ends")
     state_before = models.CharField(max_length=9, blank=True, help_text="What a pause or a freeze goes back to")
     state_at = models.DateTimeField(auto_now_add=True)
+    first_live_at = models.DateTimeField(null=True, help_text="When it first went live")
     cadence_seconds = models.PositiveIntegerField(default=900)
     trial_percent = models.PositiveSmallIntegerField(default=1)
     removal_limit_percent = models.PositiveSmallIntegerField(
@@ -107,6 +108,13 @@ class Ledger(models.Model):
     )
     withdraw = models.BinaryField(default=b"", help_text="Sent with identifier kinds that this mapping no longer sends")
     withdraw_kinds = models.JSONField(default=list, help_text="Those kinds")
+    wanted_count = models.BigIntegerField(
+        default=0, help_text="How many are in `base`, for lists; so with the next four"
+    )
+    present_count = models.BigIntegerField(default=0)
+    unknown_count = models.BigIntegerField(default=0)
+    rejected_count = models.BigIntegerField(default=0)
+    ever_sent_count = models.BigIntegerField(default=0)
     change_seq = models.BigIntegerField(default=0, help_text="Decisions up to here are absorbed in `base`")
     epoch = models.PositiveIntegerField(default=0)
     urgent_fence = models.BigIntegerField(default=0)

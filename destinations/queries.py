@@ -18,6 +18,7 @@ from destinations.connectors.base import Capabilities
 from destinations.identities import NAMING
 from destinations.models import ENDED, Destination, Eligibility, Hold, Ledger, Operation, Rejection, Run
 from destinations.models import Mapping as Connection
+from destinations.rows import COUNTED
 
 STEPS = {
     eligibility.REMOVED: ("Removed and erased people", "They asked to go, or were deleted at their source."),
@@ -340,7 +341,12 @@ def _last_run() -> Subquery:
 
 def _seen(rows: list[Any], *, whole: bool) -> list[Seen]:
     ids = [row.pk for row in rows]
-    ledgers = {row.mapping_id: row for row in Ledger.objects.filter(mapping__in=ids)}
+    ledgers = {
+        row.mapping_id: row
+        for row in Ledger.objects.filter(mapping__in=ids).only(
+            "mapping", "refresh", "wanted_count", *(f"{name}_count" for name in COUNTED)
+        )
+    }
     last_runs = Run.objects.in_bulk([row.last_run_id for row in rows if row.last_run_id])
     holds: dict[int, list[Hold]] = {}
     for hold in Hold.objects.filter(mapping__in=ids, lifted_at=None).select_related("set_by").order_by("pk"):
@@ -368,11 +374,11 @@ def _tally(ledger: Ledger | None) -> Tally | None:
     if ledger is None or ledger.refresh_id is None:
         return None
     return Tally(
-        wanted=len(unpack(ledger.base)),
-        sent=len(unpack(ledger.ever_sent)),
-        received=len(unpack(ledger.present)),
-        rejected=len(unpack(ledger.rejected)),
-        unknown=len(unpack(ledger.unknown)),
+        wanted=ledger.wanted_count,
+        sent=ledger.ever_sent_count,
+        received=ledger.present_count,
+        rejected=ledger.rejected_count,
+        unknown=ledger.unknown_count,
     )
 
 

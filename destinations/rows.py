@@ -10,6 +10,8 @@ from destinations.models import Decision, Ledger, Operation, Rejection
 from destinations.plan import ADD, REMOVE, State
 from destinations.transitions import Book, Call
 
+COUNTED = ("present", "unknown", "rejected", "ever_sent")  # lists show how many without reading who
+
 
 def locked(mapping_id: int) -> Ledger:
     """The mapping's row, with the lock under which everything about it changes. On SQLite the transaction is the lock."""
@@ -51,10 +53,13 @@ def book(row: Ledger, using: str = "default") -> Book:
 def save(row: Ledger, book: Book, *also: str) -> None:
     """Write what has changed of the book, and these further fields of the row, if the invariants hold."""
     book.check()
+    counts = [f"{name}_count" for name in book.changed if name in COUNTED]
     for name in book.changed:
         setattr(row, name, pack(getattr(book, name)))
+        if name in COUNTED:
+            setattr(row, f"{name}_count", len(getattr(book, name)))
     row.reassert_since = book.reassert_since
-    row.save(update_fields=[*book.changed, "reassert_since", *also])
+    row.save(update_fields=[*book.changed, *counts, "reassert_since", *also])
     for call in book.calls:
         if call.changed:
             Operation.objects.filter(pk=call.id).update(

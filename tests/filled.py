@@ -103,7 +103,10 @@ def fill() -> Filled:
     done = Refresh.objects.filter(audience=cart, state="done").latest("pk")
     identity = Identity.objects.get(profile_no=number("ann"))
     sent = bitmaps.pack(BitMap([identity.identity_no]))
-    Ledger.objects.create(mapping=mapping, refresh=done, base=sent, present=sent, ever_sent=sent)
+    Ledger.objects.create(
+        mapping=mapping, refresh=done, base=sent, present=sent, ever_sent=sent,
+        wanted_count=1, present_count=1, ever_sent_count=1,
+    )  # fmt: skip
     for position, (step, out) in enumerate((("removed", 0), ("consent", 0), ("excluded", 0), ("unreachable", 0))):
         Eligibility.objects.create(
             mapping=mapping, refresh=done, position=position, step=step, out_count=out, remaining=1

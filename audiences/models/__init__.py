@@ -1,8 +1,9 @@
 """The tables of this floor, one module a subject. Fields and constraints only: writes are in services, reads in queries."""
 
-from audiences.models.audience import Audience
+from audiences.models.audience import Audience, TestLock
 from audiences.models.jobs import Job
 from audiences.models.membership import Membership, Refresh
+from audiences.models.naming import NamingConvention
 from audiences.models.people import (
     Alias,
     AttributeName,
@@ -48,6 +49,7 @@ __all__ = [
     "LakeColumn",
     "LakeFile",
     "Membership",
+    "NamingConvention",
     "PersonList",
     "Pin",
     "Profile",
@@ -57,6 +59,7 @@ __all__ = [
     "Refresh",
     "RefusedRow",
     "SegmentVersion",
+    "TestLock",
     "Tombstone",
     "User",
     "Workspace",

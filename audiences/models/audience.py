@@ -1,4 +1,4 @@
-"""Audiences: the governed thing that marketers, buyers and platforms agree on."""
+"""Audiences: the governed thing that marketers, buyers and platforms agree on; and the tests that must not be disturbed."""
 
 from django.db import models
 
@@ -13,10 +13,27 @@ class Audience(models.Model):
 
     key = models.SlugField(max_length=100, unique=True, help_text="Immutable, and never reused")
     name = models.CharField(max_length=200)
+    name_tokens = models.JSONField(default=dict, help_text="Token of the naming convention → its value here")
+    name_reason = models.TextField(blank=True, help_text="Why the name departs from the convention; empty: it does not")
     description = models.TextField(blank=True)
     purpose = models.CharField(max_length=11, choices=Purpose.choices)
-    definition_owner = models.ForeignKey("audiences.User", null=True, on_delete=models.PROTECT, related_name="defines")
-    sync_owner = models.ForeignKey("audiences.User", null=True, on_delete=models.PROTECT, related_name="watches")
+    definition_owner = models.ForeignKey(
+        "audiences.User", null=True, on_delete=models.PROTECT, related_name="defines", help_text="Answers for the rule"
+    )
+    sync_owner = models.ForeignKey(
+        "audiences.User",
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="watches",
+        help_text="Watches the match rate",
+    )
+    alert_owner = models.ForeignKey(
+        "audiences.User", null=True, on_delete=models.PROTECT, related_name="alerted", help_text="Is mailed on trouble"
+    )
+    backup_owner = models.ForeignKey(
+        "audiences.User", null=True, on_delete=models.PROTECT, related_name="stands_in", help_text="Stands in for them"
+    )
+    followers = models.ManyToManyField("audiences.User", related_name="follows")
     live_version = models.ForeignKey("audiences.SegmentVersion", null=True, on_delete=models.PROTECT, related_name="+")
     cadence_seconds = models.PositiveIntegerField(default=900, help_text="How often it is counted")
     refresh_due_at = models.DateTimeField(
@@ -35,3 +52,16 @@ class Audience(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class TestLock(models.Model):
+    """An audience is in a test until a date: its rule does not change before, unless an admin breaks the lock."""
+
+    audience = models.ForeignKey(Audience, on_delete=models.CASCADE, related_name="test_locks")
+    until = models.DateTimeField()
+    note = models.CharField(max_length=300, blank=True, help_text="What is tested")
+    set_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
+    set_at = models.DateTimeField(auto_now_add=True)
+    broken_at = models.DateTimeField(null=True)
+    broken_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
+    broken_reason = models.TextField(blank=True)

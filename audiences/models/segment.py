@@ -23,6 +23,9 @@ class SegmentVersion(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     published_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
     published_at = models.DateTimeField(null=True)
+    publish_at = models.DateTimeField(
+        null=True, db_index=True, help_text="Published by itself then: it waits for the end of a test"
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["audience", "number"], name="version_number_once")]

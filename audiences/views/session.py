@@ -27,11 +27,6 @@ SAMPLE_USERS = {
 }
 
 
-def home(request: HttpRequest) -> HttpResponse:
-    """Where everybody begins."""
-    return redirect("audiences:catalog")
-
-
 @sensitive_post_parameters("password")
 @require_http_methods(["GET", "POST"])
 def sign_in(request: HttpRequest) -> HttpResponse:
@@ -101,7 +96,7 @@ def set_password(request: HttpRequest, token: str) -> HttpResponse:
             return page(request, "session/link_used.html", status=410)
         else:
             login(request, user)
-            return redirect("audiences:home")
+            return redirect("qa:home")
     context = {"form": form, "invited": user}
     return page(request, "session/set_password.html", context, status=422 if form.is_bound else 200)
 

@@ -255,7 +255,9 @@ def _set_state(row: Mapping, state: str, reason: str, until: datetime | None = N
     else:
         row.state_before = ""
     row.state, row.state_reason, row.state_until, row.state_at = state, reason, until, timezone.now()
-    row.save(update_fields=["state", "state_before", "state_reason", "state_until", "state_at"])
+    if state == S.LIVE and row.first_live_at is None:
+        row.first_live_at = row.state_at
+    row.save(update_fields=["state", "state_before", "state_reason", "state_until", "state_at", "first_live_at"])
     return {"state": str(state), "until": until.isoformat() if until else None}
 
 

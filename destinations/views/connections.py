@@ -282,7 +282,7 @@ def sync_audience(request: HttpRequest, key: str) -> HttpResponse:
         messages.warning(request, "Not synced. " + " ".join(not_asked))
     if not asked and not not_asked:
         messages.error(request, "It is connected to no destination yet, so there is nothing to sync.")
-    return redirect("destinations:run", asked[0].pk) if len(asked) == 1 else redirect("audiences:audience", key)
+    return redirect("destinations:run", asked[0].pk) if len(asked) == 1 else redirect("qa:audience", key)
 
 
 @require_POST

@@ -1,4 +1,4 @@
-"""Pages and panels of this floor."""
+"""Whether the web process answers."""
 
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_GET
@@ -6,5 +6,5 @@ from django.views.decorators.http import require_GET
 
 @require_GET
 def live(request: HttpRequest) -> JsonResponse:
-    """The web process answers. It asks nothing of the database, so that a busy one is not restarted."""
+    """It asks nothing of the database, so that a busy one is not restarted."""
     return JsonResponse({"live": True})

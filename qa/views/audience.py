@@ -53,7 +53,7 @@ def count(request: HttpRequest, key: str) -> HttpResponse:
         messages.error(request, f"Not counted: {refused}.")
     else:
         messages.success(request, "It is being counted. This page shows the new number when it is there.")
-    return redirect("audiences:audience", key)
+    return redirect("qa:audience", key)
 
 
 def _part(request: HttpRequest) -> str:
