@@ -1,10 +1,12 @@
 """How values read on every page: numbers, ages, health, icons, and what a role may do. It looks nothing up."""
 
 import functools
+import json
 from datetime import datetime
 from typing import Any
 
 from django import template
+from django.contrib.messages.storage.base import Message
 from django.template.defaultfilters import date as format_date
 from django.templatetags.static import static
 from django.utils import timezone
@@ -267,6 +269,13 @@ def may(user: Any, permission: str) -> bool:
 @register.filter
 def who_may(permission: str) -> str:
     return access.who_may(permission)
+
+
+@register.filter
+def undo(message: Message) -> dict[str, Any] | None:
+    """What the button of a message does (views/page.py: undoable); None: it has none."""
+    tags = message.extra_tags or ""
+    return json.loads(tags) if tags.startswith("{") else None
 
 
 @register.filter

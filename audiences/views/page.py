@@ -1,5 +1,6 @@
 """The one way in which views answer with HTML: the whole page, or the part of it that htmx asked for, in the reader's time zone."""
 
+import json
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -42,6 +43,11 @@ def page(
         "no-store, private"  # pages hold people's data, and a browser's cache outlives a sign-out
     )
     return response
+
+
+def undoable(request: HttpRequest, words: str, url: str, label: str = "Undo", **fields: str) -> None:
+    """A message with a button that takes back what it tells of: a POST to `url` with these hidden fields."""
+    messages.success(request, words, extra_tags=json.dumps({"url": url, "label": label, "fields": fields}))
 
 
 def actor(request: HttpRequest) -> User:
