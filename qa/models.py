@@ -119,6 +119,7 @@ class SpotCheckPerson(models.Model):
     rules = models.JSONField(default=list, help_text='[{"path": …, "words": …, "holds": …}, …]')
     told = models.CharField(max_length=10, blank=True, help_text="As destinations/trace.py says; empty: no connection")
     step = models.CharField(max_length=20, blank=True, help_text="The step of eligibility that took them out")
+    receipt = models.JSONField(default=dict, help_text="The last call that held them, as qa/drawing.py writes it")
     found = models.BooleanField(null=True, help_text="On the platform; null: it does not say")
     by_hand = models.BooleanField(null=True, help_text="What a person found there")
     note = models.CharField(max_length=300, blank=True)
