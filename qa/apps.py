@@ -5,3 +5,6 @@ from django.apps import AppConfig
 
 class QaConfig(AppConfig):
     name = "qa"
+
+    def ready(self) -> None:
+        from qa import gates  # noqa: F401 - its receivers are connected by being imported

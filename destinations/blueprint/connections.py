@@ -9,12 +9,13 @@ from django.db import transaction
 from django.utils import timezone
 
 from audiences.models import Audience, User
+from audiences.vocabulary import Problem
 from destinations import models, secrets
 from destinations.blueprint.entries import DestinationEntry, MappingEntry, Override
 from destinations.blueprint.planning import Detail, Planner
 from destinations.connectors import registry
 from destinations.models import Destination
-from destinations.services import Refused
+from destinations.services import Refused, Stopped
 from destinations.services import destinations as service
 from destinations.services import mappings as mapping_service
 
@@ -62,7 +63,7 @@ def mappings(planner: Planner) -> None:
     for added in planner.file.destinations:
         if added.key not in destinations and added.kind:
             destinations[added.key] = Destination(key=added.key, name=added.name or added.key, kind=added.kind)
-    for entry in planner.file.mappings:
+    for entry in _suppression_first(planner):
         destination = destinations.get(entry.destination)
         if destination is None:
             planner.wrong(f"{entry.path}.destination", f'there is no destination "{entry.destination}"')
@@ -73,6 +74,13 @@ def mappings(planner: Planner) -> None:
             continue  # said where the destination stands
         row = rows.get((entry.audience, entry.destination))
         _mapping(planner, entry, row, destination, purpose, published)
+
+
+def _suppression_first(planner: Planner) -> list[MappingEntry]:
+    """A gate keeps retargeting from going live before what suppresses it does: one file may bring both."""
+    purposes = {key: row.purpose for key, row in planner.audience_rows.items()}
+    purposes |= {entry.key: entry.purpose for entry in planner.file.audiences if entry.purpose}
+    return sorted(planner.file.mappings, key=lambda entry: purposes.get(entry.audience) != Audience.Purpose.SUPPRESSION)
 
 
 def _credentials(planner: Planner, entry: DestinationEntry, row: Destination | None) -> dict[str, str] | None:
@@ -217,7 +225,10 @@ def _carry_out(
     elif changed:
         mapping_service.change(actor=None, mapping=row, reason=planner.reason, **changed)
     for step in steps:
-        step(rows.get(pk=row.pk))
+        try:
+            step(rows.get(pk=row.pk))
+        except Stopped as stopped:  # the rest of the file holds; this one stays where it was
+            planner.plan.stopped.append(Problem(entry.key, str(stopped)))
 
 
 def _override(

@@ -47,6 +47,7 @@ class Plan:
     changes: list[Change] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     steps: list[Callable[[], object]] = field(default_factory=list, repr=False)
+    stopped: list[Problem] = field(default_factory=list)  # by carry_out: connections that a gate kept from going live
 
     def carry_out(self) -> None:
         """Do it. Should something break off, applying the same file again goes on from there."""

@@ -12,6 +12,10 @@ class Refused(Exception):
         self.problems = problems
 
 
+class Stopped(Refused):
+    """A gate objected (signals.preflight): what it says can be put right, or an exception written."""
+
+
 def refuse(words: str, path: str = "") -> Refused:
     """One problem, to be raised."""
     return Refused(Problem(path, words))

@@ -11,11 +11,12 @@ from pyroaring import BitMap
 from audiences import jobs
 from audiences.models import Audience, Identity, User, Workspace
 from audiences.services import trail
+from audiences.vocabulary import Problem
 from destinations import identities, ledger, signals
 from destinations.connectors import registry
 from destinations.connectors.base import ConnectorError
 from destinations.models import Destination, Ledger, Mapping
-from destinations.services import refuse
+from destinations.services import Stopped, refuse
 from destinations.transitions import Book
 
 TASK = "destinations.sync"
@@ -110,7 +111,10 @@ def freeze(*, actor: User | None, mapping: Mapping, reason: str, until: datetime
 
 
 def resume(*, actor: User | None, mapping: Mapping, reason: str = "") -> Mapping:
-    """Back to what it was before it was paused or frozen."""
+    """Back to what it was before it was paused or frozen. A person's way back to sending passes the gates; the end of a freeze does not
+    ask, as nothing is begun then. Raises Refused."""
+    if actor is not None and (mapping.state_before or S.LIVE) in _SENDING:
+        _ask_the_gates(mapping)
     with transaction.atomic():
         row = _locked(mapping)
         if row.state not in (S.PAUSED, S.FROZEN):
@@ -226,13 +230,26 @@ def _start(actor: User | None, mapping: Mapping, state: str, reason: str) -> Map
         raise refuse("Nothing is sent before the consent policy is answered: opt-in or opt-out (Settings, Workspace).")
     if not mapping.identifiers:
         raise refuse("Choose at least one identifier.", "identifiers")
-    try:
-        signals.preflight.send(sender=Mapping, mapping=mapping, run=None, plan=None)
-    except signals.Objection as error:
-        raise refuse(str(error)) from error
+    _ask_the_gates(mapping)
     row = _move(actor, mapping, state, reason)
     keep_syncing(row)
     return row
+
+
+def objection(mapping: Mapping) -> str:
+    """What a gate would say if it went live now; empty: nothing."""
+    try:
+        _ask_the_gates(mapping)
+    except Stopped as stopped:
+        return str(stopped)
+    return ""
+
+
+def _ask_the_gates(mapping: Mapping) -> None:
+    try:
+        signals.preflight.send(sender=Mapping, mapping=mapping, run=None, plan=None)
+    except signals.Objection as error:
+        raise Stopped(Problem("", str(error))) from error
 
 
 def _move(actor: User | None, mapping: Mapping, state: str, reason: str, until: datetime | None = None) -> Mapping:

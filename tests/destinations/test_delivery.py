@@ -102,7 +102,7 @@ def test_adopting_a_readable_audience_keeps_whom_it_should_and_removes_the_other
         actor=None, audience=other, destination=first.mapping.destination, identifiers=["external_id"]
     )
     mapping = mappings.adopt(actor=None, mapping=mapping, remote_id=remote)
-    adopted = scene.Scene(sandbox, mappings.go_live(actor=None, mapping=mapping), account_number)
+    adopted = scene.Scene(sandbox, mappings.go_live(actor=None, mapping=scene.allowed(mapping)), account_number)
     calls = len(adopted.calls("remove"))
 
     adopted.sync()
@@ -120,7 +120,7 @@ def test_an_adopted_audience_that_is_only_added_to_keeps_its_leftovers(people, s
     mapping = mappings.create(actor=None, audience=other, destination=first.mapping.destination, identifiers=["email"])
     mapping = mappings.adopt(actor=None, mapping=mapping, remote_id=remote, add_only=True)
 
-    run = scene.Scene(sandbox, mappings.go_live(actor=None, mapping=mapping), account_number).sync()
+    run = scene.Scene(sandbox, mappings.go_live(actor=None, mapping=scene.allowed(mapping)), account_number).sync()
 
     assert (run.state, run.error, run.added) == ("done", "", 1)
     assert first.emails() == hashes("anna", "bert", "carl", "dora")
@@ -371,14 +371,14 @@ def test_states_follow_their_rules(people, sandbox, account_number):
         with pytest.raises(Refused):
             forbidden(actor=None, mapping=mapping)
 
-    mapping = mappings.start_trial(actor=None, mapping=mapping)
+    mapping = mappings.start_trial(actor=None, mapping=scene.allowed(mapping))
     mapping = mappings.pause(actor=None, mapping=mapping)
     assert mappings.resume(actor=None, mapping=mapping).state == "trial"
     mapping = mappings.retire(actor=None, mapping=mapping, reason="Over")
     with pytest.raises(Refused):
         mappings.go_live(actor=None, mapping=mapping)
     verbs = list(AuditEntry.objects.filter(object_type="mapping").order_by("pk").values_list("verb", flat=True))
-    assert verbs == ["mapping.created", "mapping.trial", "mapping.paused", "mapping.resumed", "mapping.retired"]
+    assert verbs == [f"mapping.{verb}" for verb in ("created", "overridden", "trial", "paused", "resumed", "retired")]
 
 
 def test_a_rules_hold_is_set_once_and_lifted_only_by_who_may(people, sandbox, account_number):

@@ -420,7 +420,9 @@ def test_a_rehearsal_in_the_browser_shows_what_would_go_and_the_sandbox_gets_nob
     assert "It would add <strong>1</strong>" in page
     assert "ann@shop.example" not in page
     assert [call for call in sandbox.calls("meta", account_number) if call["op"] in ("add", "create")] == []
-    client.post(f"/connections/{mapping.pk}/do/live/", {"reason": "ready"})
+    client.post(f"/connections/new/?audience={world.buyers.key}&destination=m", settings)
+    for connection in Mapping.objects.filter(destination__key="m").order_by("-pk"):  # suppression first
+        client.post(f"/connections/{connection.pk}/do/live/", {"reason": "ready"})
     run = runs.request(actor=None, mapping=Mapping.objects.get(pk=mapping.pk), start=False)
     done = runs.run_to_end(run)
     assert done.state == "done", done.error

@@ -422,7 +422,7 @@ def test_a_trial_sends_a_sample_and_going_live_the_rest(sandbox, account_number)
         identifiers=["email"],
         trial_percent=10,
     )
-    trial = scene.Scene(sandbox, mappings.start_trial(actor=None, mapping=mapping), account_number)
+    trial = scene.Scene(sandbox, mappings.start_trial(actor=None, mapping=scene.allowed(mapping)), account_number)
     trial.sync()
     sample = trial.emails()
     assert 1 <= len(sample) <= 25
@@ -440,7 +440,7 @@ def test_an_adopted_audience_is_replaced_as_far_as_people_are_known_here(cart, s
     other = scene.audience("only_anna", {"attribute": "who", "op": "is", "value": "anna"})
     mapping = mappings.create(actor=None, audience=other, destination=cart.mapping.destination, identifiers=["email"])
     mapping = mappings.adopt(actor=None, mapping=mapping, remote_id=remote)
-    adopted = scene.Scene(sandbox, mappings.go_live(actor=None, mapping=mapping), account_number)
+    adopted = scene.Scene(sandbox, mappings.go_live(actor=None, mapping=scene.allowed(mapping)), account_number)
 
     adopted.sync()
 

@@ -40,7 +40,10 @@ class Command(RollcallCommand):
             plan.carry_out()
         if json:
             self.print_json(_as_data(plan, applied=not dry_run))
-        elif dry_run and plan.changed:
+        if plan.stopped:
+            lines = "\n  ".join(f"{stopped.path} stays as it was. {stopped.words}" for stopped in plan.stopped)
+            raise CommandError(f"{file} was applied, except that a gate stopped:\n  {lines}", returncode=3)
+        if dry_run and plan.changed and not json:
             self.stdout.write("A dry run: nothing was changed.")
 
     def _show(self, plan: Plan) -> None:
@@ -61,7 +64,12 @@ def _number(plan: Plan, action: str) -> int:
 
 
 def _as_data(plan: Plan, *, applied: bool) -> dict[str, Any]:
-    return {"applied": applied, "notes": plan.notes, "changes": [_change(change) for change in plan.changes]}
+    return {
+        "applied": applied,
+        "notes": plan.notes,
+        "changes": [_change(change) for change in plan.changes],
+        "stopped": [{"mapping": stopped.path, "reason": stopped.words} for stopped in plan.stopped],
+    }
 
 
 def _change(change: Change) -> dict[str, Any]:

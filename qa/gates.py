@@ -1,0 +1,81 @@
+"""Who objects before a connection goes live: no retargeting without a suppression audience beside it. Where it is asked is `preflight`."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from django.dispatch import receiver
+from django.utils import timezone
+
+from audiences.models import Audience
+from destinations.models import Mapping
+from destinations.signals import Objection, preflight
+
+RETARGETING, SUPPRESSION = Audience.Purpose.RETARGETING, Audience.Purpose.SUPPRESSION
+# A suppression audience in rehearsal has told the platform nobody. Paused, its people stay there and removals go on.
+KEEPS_OUT = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED)
+
+
+@receiver(preflight, dispatch_uid="qa.gates.suppression_first")
+def suppression_first(sender: Any, *, mapping: Mapping, run: Any = None, **_: Any) -> None:
+    """Stops a retargeting connection that is about to go live where nothing keeps buyers out. Runs of a live one pass: they may
+    carry removals, and an incident says what is missing."""
+    if run is not None or mapping.audience.purpose != RETARGETING:
+        return
+    if suppressed(mapping) or excepted(mapping):
+        return
+    raise Objection(objection(mapping))
+
+
+def suppressed(mapping: Mapping) -> bool:
+    """Whether a linked suppression audience is at work on the same destination."""
+    return mapping.pk in suppressed_among([mapping])
+
+
+def suppressed_among(mappings: Iterable[Mapping]) -> set[int]:
+    """Those of these connections (their numbers) that have one. One query."""
+    places = {(mapping.audience_id, mapping.destination_id): mapping.pk for mapping in mappings}
+    rows = Mapping.objects.filter(
+        audience__excludes__in={audience for audience, _ in places},
+        destination__in={destination for _, destination in places},
+        audience__purpose=SUPPRESSION,
+        audience__archived_at=None,
+        state__in=KEEPS_OUT,
+    ).values_list("audience__excludes", "destination_id")
+    return {places[place] for place in rows if place in places}
+
+
+def excepted(mapping: Mapping, now: datetime | None = None) -> bool:
+    """Whether a named person's written exception holds. Only `apply` writes one without an end."""
+    written = mapping.override or {}
+    if not (written.get("by") and str(written.get("reason") or "").strip()):
+        return False
+    until = ends(mapping)
+    return until is None or until > (now or timezone.now())
+
+
+def ends(mapping: Mapping) -> datetime | None:
+    """When the exception ends; None where it names no end."""
+    until = (mapping.override or {}).get("until")
+    if not until:
+        return None
+    moment = datetime.fromisoformat(str(until))
+    return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
+
+
+def objection(mapping: Mapping) -> str:
+    """What is missing, in words that say what to do."""
+    audience, place = mapping.audience, mapping.destination.name
+    linked = list(audience.excluded_by.filter(archived_at=None).values_list("key", flat=True)[:3])
+    if not linked:
+        return (
+            f"No suppression audience is linked to {audience.key}, so people who have just bought would go on seeing its ads on {place}."
+            " Make the suppression pair, or write an exception."
+        )
+    names = " or ".join(linked)
+    there = Mapping.objects.filter(
+        audience__key__in=linked, destination=mapping.destination_id, state=Mapping.State.REHEARSAL
+    )
+    if there.exists():
+        return f"Its suppression audience {names} is still in rehearsal on {place}: take that live first, or write an exception."
+    return f"Its suppression audience {names} is not connected to {place}: connect it there and take it live first, or write an exception."

@@ -1,0 +1,146 @@
+"""Suppression first: the audience of recent buyers that belongs to a retargeting audience, made, found and linked."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from audiences.models import Audience, User
+from audiences.segments import grammar
+from audiences.services import audiences
+from audiences.vocabulary import Problem
+from destinations.connectors import registry
+from destinations.models import Mapping
+from destinations.services import mappings, runs
+
+DAYS, USUAL = range(7, 31), 14
+SUPPRESSION = Audience.Purpose.SUPPRESSION
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What may be done about an audience without suppression: link one of those that are there, or make one."""
+
+    existing: tuple[Audience, ...]
+    key: str
+    days: int
+    event: str
+
+
+def rule(days: int, event: str) -> dict[str, Any]:
+    """Whoever did it in the last days."""
+    return {"event": event, "count": {"at_least": 1}, "within": f"{days}d"}
+
+
+def partners(audience_ids: Iterable[int]) -> dict[int, list[Audience]]:
+    """The linked suppression audiences of each. One query."""
+    links = (
+        Audience.excluded_by.through.objects.filter(
+            from_audience__in=list(audience_ids), to_audience__archived_at__isnull=True
+        )
+        .select_related("to_audience")
+        .order_by("to_audience__key")
+    )
+    found: dict[int, list[Audience]] = {}
+    for link in links:
+        found.setdefault(link.from_audience_id, []).append(link.to_audience)
+    return found
+
+
+def offer(audience: Audience, *, days: int = USUAL, event: str = "purchase") -> Offer:
+    """Suppression audiences with this very rule come first where they go to the same destinations already."""
+    return Offer(tuple(alike(audience, days=days, event=event)), key_of(audience, days, event), days, event)
+
+
+def alike(audience: Audience, *, days: int, event: str) -> list[Audience]:
+    """Published suppression audiences of the same rule that go to all of the audience's destinations (any, where it has none)."""
+    places = set(_going(audience).values_list("destination_id", flat=True))
+    digest = grammar.sha256(grammar.parse(rule(days, event)))
+    rows = Audience.objects.filter(purpose=SUPPRESSION, archived_at=None, live_version__sha256=digest)
+    rows = rows.exclude(pk=audience.pk).exclude(excludes=audience.pk).order_by("key")
+    there: dict[int, set[int]] = {}
+    for row in Mapping.objects.filter(audience__in=rows).exclude(state=Mapping.State.RETIRED):
+        there.setdefault(row.audience_id, set()).add(row.destination_id)
+    return [row for row in rows if places <= there.get(row.pk, set())]
+
+
+def make(*, actor: User | None, audience: Audience, days: int = USUAL, event: str = "purchase") -> Audience:
+    """The suppression audience that goes with this one: published, owned by the same people, linked, and connected to the same
+    destinations as a rehearsal. Asked again, it is the one that is there. Raises AudienceRefused and changes nothing."""
+    if days not in DAYS:
+        raise audiences.AudienceRefused(Problem("days", f"must be from {DAYS[0]} to {DAYS[-1]}"))
+    if audience.purpose == SUPPRESSION:
+        raise audiences.AudienceRefused(Problem("", "is a suppression audience itself"))
+    tree = audiences.parse(rule(days, event))
+    digest = grammar.sha256(tree)
+    with transaction.atomic():
+        audience = Audience.objects.select_for_update(of=("self",)).get(pk=audience.pk)
+        standing = audience.excluded_by.filter(archived_at=None, live_version__sha256=digest).first()
+        if standing is not None:
+            connect(actor=actor, audience=audience, suppression=standing)
+            return standing
+        key = key_of(audience, days, event)
+        pair = audiences.create(
+            actor=actor,
+            key=key,
+            purpose=SUPPRESSION,
+            description=f"Whoever did “{event}” in the last {days} days. Made for {audience.key}, which must not be shown to them.",
+            definition_owner=audience.definition_owner or actor,
+            sync_owner=audience.sync_owner or actor,
+            cadence_seconds=audience.cadence_seconds,
+        )
+        owners = {"alert_owner": audience.alert_owner or actor, "backup_owner": audience.backup_owner}
+        Audience.objects.filter(pk=pair.pk).update(**owners)
+        pair.refresh_from_db()
+        draft = audiences.save_draft(actor=actor, audience=pair, segment=tree)
+        audiences.publish(actor=actor, version=draft, reason=f"Suppression for {audience.key}")
+        link(actor=actor, audience=audience, suppression=pair)
+    return Audience.objects.get(pk=pair.pk)
+
+
+def link(*, actor: User | None, audience: Audience, suppression: Audience) -> None:
+    """Take its people out of what the audience sends, and bring it to the same destinations. Raises AudienceRefused."""
+    with transaction.atomic():
+        audiences.link_suppression(actor=actor, audience=audience, suppression=suppression)
+        connect(actor=actor, audience=audience, suppression=suppression)
+
+
+def connect(*, actor: User | None, audience: Audience, suppression: Audience) -> list[Mapping]:
+    """Rehearsals of the suppression audience wherever the audience goes and it does not yet."""
+    there = set(suppression.mappings.values_list("destination_id", flat=True))
+    made = []
+    for mapping in _going(audience).select_related("destination"):
+        connector = registry.CONNECTORS.get(mapping.destination.kind)
+        if mapping.destination_id in there or connector is None or SUPPRESSION not in connector.capabilities.purposes:
+            continue
+        new = mappings.create(
+            actor=actor,
+            audience=suppression,
+            destination=mapping.destination,
+            identifiers=mapping.identifiers,
+            cadence_seconds=mapping.cadence_seconds,
+        )
+        runs.rehearse(actor=actor, mapping=new)
+        made.append(new)
+    return made
+
+
+def key_of(audience: Audience, days: int, event: str) -> str:
+    """`<channel>_suppress_<event>_<days>d`, numbered where that is taken. The channel is the first word of the audience's own key where
+    it is a platform's name."""
+    channel = audience.key.partition("_")[0].lower()
+    what = "purchasers" if event == "purchase" else re.sub(r"[^a-z0-9]+", "_", event.lower()).strip("_") or "event"
+    words = [channel] if channel in registry.CONNECTORS else []
+    wanted = "_".join([*words, "suppress", what, f"{days}d"])[:90]
+    taken = set(Audience.objects.filter(key__startswith=wanted).values_list("key", flat=True))
+    number, key = 1, wanted
+    while key in taken:
+        number += 1
+        key = f"{wanted}_{number}"
+    return key
+
+
+def _going(audience: Audience) -> Any:
+    return Mapping.objects.filter(audience=audience).exclude(state=Mapping.State.RETIRED)
