@@ -5,3 +5,18 @@ from django.apps import AppConfig
 
 class DestinationsConfig(AppConfig):
     name = "destinations"
+
+    def ready(self) -> None:
+        """Tell the floor below which platforms there are: names of audiences hold them, and must fit there."""
+        from audiences import channels
+        from destinations.connectors import registry
+
+        channels.tell(
+            channels.Channel(
+                kind,
+                connector.capabilities.label,
+                connector.capabilities.name_length,
+                connector.capabilities.can_rename,
+            )
+            for kind, connector in registry.CONNECTORS.items()
+        )
