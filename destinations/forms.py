@@ -1,7 +1,7 @@
 """What people fill in on this floor's pages. A connector's own fields are its config_form; the rules behind are the services'."""
 
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import date, datetime, time, timedelta
+from typing import Any, ClassVar
 
 from django import forms
 from django.utils import timezone
@@ -146,6 +146,31 @@ class FreezeForm(forms.Form):
         if until <= timezone.now():
             raise forms.ValidationError("It must lie in the future.")
         return until
+
+
+class ExceptionForm(forms.Form):
+    """Why it may go live without what a gate asks for, and until when."""
+
+    LONGEST: ClassVar[timedelta] = timedelta(days=90)
+
+    reason = forms.CharField(
+        label="Why", max_length=500, help_text="It stands on this connection's page, with your name, until it ends."
+    )
+    until = forms.DateField(
+        label="Until the end of",
+        widget=forms.DateInput(attrs={"type": "date"}, format="%Y-%m-%d"),
+        help_text="At most 90 days from now. Then it counts no more.",
+        initial=lambda: timezone.localdate() + timedelta(days=14),
+    )
+
+    def clean_until(self) -> datetime:
+        day: date = self.cleaned_data["until"]
+        today = timezone.localdate()
+        if day < today:
+            raise forms.ValidationError("It must not lie in the past.")
+        if day - today > self.LONGEST:
+            raise forms.ValidationError("At most 90 days from now.")
+        return timezone.make_aware(datetime.combine(day, time(23, 59, 59)))
 
 
 class AdoptForm(forms.Form):

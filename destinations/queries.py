@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import Count, Max, Min, OuterRef, Q, QuerySet, Subquery, Sum
@@ -146,6 +146,19 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
+class Exemption:
+    """A named person's written exception from the gates. `until` None: without an end, as only `apply` may write it."""
+
+    by: str
+    reason: str
+    until: datetime | None
+
+    @property
+    def holds(self) -> bool:
+        return self.until is None or self.until > timezone.now()
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     label: str
     state: str  # done, now, stopped or empty
@@ -154,6 +167,16 @@ class Stage:
 def platform_of(kind: str) -> Capabilities | None:
     connector = registry.CONNECTORS.get(kind)
     return connector.capabilities if connector else None
+
+
+def exemption(mapping: Connection) -> Exemption | None:
+    """What is on record of a connection, held or over; None: nothing that names a person and a reason."""
+    written = mapping.override or {}
+    by, reason, until = (str(written.get(name) or "").strip() for name in ("by", "reason", "until"))
+    if not by or not reason:
+        return None
+    end = datetime.fromisoformat(until) if until else None
+    return Exemption(by, reason, timezone.make_aware(end) if end and timezone.is_naive(end) else end)
 
 
 def cards() -> list[Card]:

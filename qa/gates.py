@@ -1,13 +1,12 @@
 """Who objects before a connection goes live: no retargeting without a suppression audience beside it. Where it is asked is `preflight`."""
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
 from django.dispatch import receiver
-from django.utils import timezone
 
 from audiences.models import Audience
+from destinations import queries
 from destinations.models import Mapping
 from destinations.signals import Objection, preflight
 
@@ -45,22 +44,10 @@ def suppressed_among(mappings: Iterable[Mapping]) -> set[int]:
     return {places[place] for place in rows if place in places}
 
 
-def excepted(mapping: Mapping, now: datetime | None = None) -> bool:
-    """Whether a named person's written exception holds. Only `apply` writes one without an end."""
-    written = mapping.override or {}
-    if not (written.get("by") and str(written.get("reason") or "").strip()):
-        return False
-    until = ends(mapping)
-    return until is None or until > (now or timezone.now())
-
-
-def ends(mapping: Mapping) -> datetime | None:
-    """When the exception ends; None where it names no end."""
-    until = (mapping.override or {}).get("until")
-    if not until:
-        return None
-    moment = datetime.fromisoformat(str(until))
-    return moment if timezone.is_aware(moment) else timezone.make_aware(moment)
+def excepted(mapping: Mapping) -> bool:
+    """Whether a named person's written exception holds."""
+    exemption = queries.exemption(mapping)
+    return exemption is not None and exemption.holds
 
 
 def objection(mapping: Mapping) -> str:

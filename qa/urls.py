@@ -10,6 +10,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("audiences/", catalog.catalog, name="catalog"),
     path("audiences/new/", setup.new, name="new-audience"),  # before the audiences' own: no key is "new"
     path("audiences/<slug:key>/setup/", setup.setup, name="setup"),
+    path("audiences/<slug:key>/pair/", setup.pair, name="pair"),
     path("setup-steps/", setup.setups, name="setups"),
     path("audiences/<slug:key>/", audience.audience, name="audience"),
     path("audiences/<slug:key>/count/", audience.count, name="count"),

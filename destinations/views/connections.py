@@ -18,10 +18,10 @@ from audiences.models import Audience, User
 from audiences.queries import activity
 from audiences.views.page import actor, page
 from destinations import queries
-from destinations.forms import AdoptForm, ChooseForm, ConnectionForm, FreezeForm, ReasonForm, TypedForm
+from destinations.forms import AdoptForm, ChooseForm, ConnectionForm, ExceptionForm, FreezeForm, ReasonForm, TypedForm
 from destinations.models import ENDED, Hold, Run
 from destinations.models import Mapping as Connection
-from destinations.services import Refused, holds, mappings, runs
+from destinations.services import Refused, Stopped, holds, mappings, runs
 
 S = Connection.State
 MANY = 10_000  # from so many people on, the audience's key must be typed
@@ -99,6 +99,16 @@ DEEDS: Mapping[str, Deed] = {
         danger=True,
         typed=True,
         done="Retired. What was sent is being removed.",
+    ),
+    "exception": Deed(
+        "Write an exception",
+        "It may go live without a suppression audience beside it: people who have just bought can go on seeing its ads. Your name, your reason and the end are kept on record.",
+        "Put it on record",
+        (S.REHEARSAL, S.TRIAL, S.LIVE, S.PAUSED),
+        lambda user, mapping, values: mappings.override(actor=user, mapping=mapping, by=user.email, **values),
+        form=ExceptionForm,
+        danger=True,
+        done="The exception is on record until its end.",
     ),
     "adopt": Deed(
         "Adopt an audience of the platform",
@@ -187,6 +197,8 @@ def connection(request: HttpRequest, pk: int) -> HttpResponse:
         "seen": seen,
         "mapping": mapping,
         "platform": queries.platform_of(mapping.destination.kind),
+        "objection": "" if mapping.state == S.RETIRED else mappings.objection(mapping),
+        "exemption": queries.exemption(mapping),
         "deeds": [(name, deed) for name, deed in DEEDS.items() if _may_now(name, deed, mapping)],
         "reasons": queries.rejections(mapping),
         "rehearsal": rehearsal,
@@ -234,17 +246,19 @@ def deed(request: HttpRequest, pk: int, name: str) -> HttpResponse:
     if not _may_now(name, chosen, mapping):
         messages.error(request, f"It is {mapping.get_state_display().lower()} now; that cannot be done from there.")
         return redirect("destinations:connection", pk)
-    form = _form(request, chosen, seen)
+    form, stopped = _form(request, chosen, seen), ""
     if request.method == "POST" and form.is_valid():
         values = {field: value for field, value in form.cleaned_data.items() if field != "confirm"}
         try:
             chosen.act(actor(request), mapping, values)
+        except Stopped as refused:
+            stopped = str(refused)
         except Refused as refused:
             _show(refused, form)
         else:
             messages.success(request, chosen.done)
             return redirect("destinations:connection", pk)
-    context = {"seen": seen, "mapping": mapping, "deed": chosen, "form": form}
+    context = {"seen": seen, "mapping": mapping, "deed": chosen, "form": form, "objection": stopped}
     return page(request, "destinations/deed.html", context, status=422 if form.is_bound else 200)
 
 
@@ -326,6 +340,8 @@ def _seen(pk: int) -> queries.Seen:
 def _may_now(name: str, deed: Deed, mapping: Connection) -> bool:
     if name == "unblock":
         return bool(mapping.blocked_reason)
+    if name == "exception" and mapping.audience.purpose != Audience.Purpose.RETARGETING:
+        return False
     if name == "adopt" and mapping.remote_id:
         return False
     return mapping.state in deed.states

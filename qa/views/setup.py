@@ -29,3 +29,10 @@ def new(request: HttpRequest) -> HttpResponse:
 def setup(request: HttpRequest, key: str) -> HttpResponse:
     audience = get_object_or_404(Audience, key=key)
     return page(request, "setup/checklist.html", {"audience": audience, "checklist": checklist.of(audience)})
+
+
+@require_GET
+@requires("audience.edit")
+def pair(request: HttpRequest, key: str) -> HttpResponse:
+    audience = get_object_or_404(Audience, key=key)
+    return page(request, "setup/checklist.html", {"audience": audience, "checklist": checklist.of(audience)})

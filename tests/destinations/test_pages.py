@@ -13,6 +13,7 @@ from destinations.models import Destination, Hold, Ledger, Mapping, Run
 from destinations.sandbox.control import Sandbox
 from destinations.services import runs
 from tests import filled
+from tests.destinations import scene
 
 pytestmark = pytest.mark.django_db
 
@@ -198,6 +199,11 @@ def test_a_connection_goes_through_its_states_by_pages_whose_button_acts(world):
     client.post(f"{base}/pause/", {"reason": "too costly"})
     assert state(world) == "paused"
     assert "too costly" in text(client.get(f"/connections/{world.mapping.pk}/"))
+    refused = client.post(f"{base}/resume/", {"reason": ""})
+    assert refused.status_code == 422
+    assert "meta_buyers_7d is not connected to Meta EU" in text(refused)
+    assert state(world) == "paused"
+    scene.allowed(world.mapping)
     client.post(f"{base}/resume/", {"reason": ""})
     assert state(world) == "live"
     past = timezone.localtime() - timedelta(days=1)
