@@ -59,7 +59,10 @@ class Mapping(models.Model):
     destination = models.ForeignKey(Destination, on_delete=models.PROTECT, related_name="mappings")
     identifiers = models.JSONField(default=list, help_text="Identifier kinds of the connector, in order")
     remote_id = models.CharField(max_length=200, blank=True)
-    remote_name = models.CharField(max_length=400, blank=True)
+    remote_name = models.CharField(max_length=400, blank=True, help_text="Its name there, as last told or seen")
+    own_name = models.CharField(
+        max_length=400, blank=True, help_text="Chosen by a person for this connection; empty: as the audience is named"
+    )
     adopted = models.BooleanField(default=False, help_text="The remote audience was there before us")
     add_only = models.BooleanField(default=False, help_text="Leftovers of an adopted audience stay, and are shown")
     state = models.CharField(max_length=9, choices=State.choices, default=State.REHEARSAL)
