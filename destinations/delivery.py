@@ -13,13 +13,14 @@ from pyroaring import BitMap
 
 from audiences import faults
 from audiences.models import Refresh
-from destinations import calls, identities, leases, ledger, plan, receipts, signals, wanted
+from destinations import calls, identities, leases, ledger, plan, receipts, remote_names, signals, wanted
 from destinations.calls import Cancelled, Clock, Stopped, Sync
 from destinations.connectors import registry
-from destinations.connectors.base import Connector, ConnectorError, Misconfigured, Push, Retryable
+from destinations.connectors.base import Connector, ConnectorError, Misconfigured, Push, Rejected, Retryable
 from destinations.ledger import View, Watch
 from destinations.models import Destination, Mapping, Run
 from destinations.plan import ADD, REMOVE, Plan, Step, Stops
+from destinations.remote_names import RemoteName
 
 log = logging.getLogger(__name__)
 
@@ -178,21 +179,36 @@ def _approve(work: Sync, planned: Plan, view: View) -> None:
 def _ready_audience(work: Sync, planned: Plan) -> None:
     """Have a remote audience of the right name, or say why not. Nothing is called where there is nothing to say."""
     mapping, connector = work.mapping, work.connector
-    name, most = mapping.remote_name or mapping.audience.name, connector.capabilities.name_length
-    if not planned.steps:
+    name = remote_names.now(mapping)
+    if not planned.steps and not name.to_rename:
         return
-    if len(name) > most:
-        raise Misconfigured(f"The audience's name there is longer than the {most} characters that fit.")
     if not mapping.remote_id:
-        remote_id = calls.patiently(work, lambda: connector.create(name, mapping.audience.description))
-        mapping.remote_id, mapping.remote_name = remote_id, name
+        if not name.wished:
+            raise Misconfigured(name.words)
+        if holder := remote_names.holder(mapping, name.wished):
+            raise Misconfigured(f"{holder} is called “{name.wished}” there already. Give this connection another name.")
+        mapping.remote_id = calls.patiently(work, lambda: connector.create(name.wished, mapping.audience.description))
+        mapping.remote_name = name.wished
         mapping.save(update_fields=["remote_id", "remote_name"])
         return
     remote = calls.patiently(work, lambda: connector.describe(mapping.remote_id))
     if not remote.usable:
         raise Misconfigured(f"The audience cannot be used there: {remote.state}", code="blocked")
-    if remote.name and remote.name != name and connector.capabilities.can_rename and not mapping.adopted:
-        calls.patiently(work, lambda: connector.rename(mapping.remote_id, name))
+    _rename(work, name, remote.name or mapping.remote_name)
+
+
+def _rename(work: Sync, name: RemoteName, there: str) -> None:
+    """Let the platform's audience be called as it should be; its id stays. A name that it refuses keeps nobody in and nobody out."""
+    mapping, connector = work.mapping, work.connector
+    if name.wished and name.wished != there and connector.capabilities.can_rename and not mapping.adopted:
+        try:
+            calls.patiently(work, lambda: connector.rename(mapping.remote_id, name.wished))
+            there = name.wished
+        except Rejected as refused:
+            log.warning("mapping %s keeps its old name: %s", mapping.pk, refused)
+    if there != mapping.remote_name:
+        mapping.remote_name = there
+        mapping.save(update_fields=["remote_name"])
 
 
 def _confirm(work: Sync) -> None:

@@ -71,8 +71,10 @@ class ConnectionForm(forms.Form):
         widget=forms.CheckboxSelectMultiple,
         help_text="The more of them, the more people the platform recognises. Each is hashed as this platform wants it.",
     )
-    remote_name = forms.CharField(
-        label="Name on the platform", required=False, help_text="Left empty: the audience's key."
+    own_name = forms.CharField(
+        label="Another name on the platform",
+        required=False,
+        help_text="Left empty, it is called there as the naming convention says, and is renamed when a new version is live.",
     )
     cadence_seconds = forms.TypedChoiceField(label="Sync", coerce=int, choices=CADENCES, initial=900)
     removal_limit_percent = forms.IntegerField(
@@ -86,7 +88,7 @@ class ConnectionForm(forms.Form):
 
     def __init__(self, *args: Any, platform: Capabilities, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        identifiers, name, cadence = (self.fields[f] for f in ("identifiers", "remote_name", "cadence_seconds"))
+        identifiers, name, cadence = (self.fields[f] for f in ("identifiers", "own_name", "cadence_seconds"))
         assert isinstance(identifiers, forms.MultipleChoiceField)
         assert isinstance(name, forms.CharField)
         assert isinstance(cadence, forms.TypedChoiceField)

@@ -107,7 +107,7 @@ def tokens_of(convention: Convention | None, audience: Audience) -> dict[str, st
     return {token: value for token, value in (read or {}).items() if version is None or token != version.name}
 
 
-def built(convention: Convention, tokens: Mapping[str, str], version_number: int, *, channel: str = "") -> str:
+def built(convention: Convention, tokens: Mapping[str, str], version_number: int | None, *, channel: str = "") -> str:
     """The name that these values give, checked to the length of its platform. Raises NamingRefused."""
     token = convention.of_kind(naming.CHANNEL)
     kind = channel or convention.platform(str(tokens.get(token.name, ""))) if token else channel
@@ -129,14 +129,10 @@ def name_of(audience: Audience, version_number: int | None = None, convention: C
 def name_on(convention: Convention | None, audience: Audience, kind: str) -> str:
     """What it is called on a platform of this kind: the same parts with that platform's channel. An audience whose name does not follow the
     convention, for a reason or not yet, is called there exactly as here. Raises NamingRefused where it does not fit there."""
-    tokens = tokens_of(convention, audience)
-    if convention is not None and tokens and not audience.name_reason:
-        try:
-            follows = built(convention, tokens, number_of(audience)) == audience.name
-        except NamingRefused:
-            follows = False
-        if follows:
-            return built(convention, tokens, number_of(audience), channel=kind)
+    if convention is not None and not audience.name_reason:
+        read = naming.parse(convention, audience.name)
+        if read and _as_read(convention, read, number_of(audience)) == audience.name:
+            return built(convention, read, _said(convention, read, number_of(audience)), channel=kind)
     if too_long := naming.length_problem(audience.name, room(convention, kind)):
         raise NamingRefused(Problem("", too_long))
     return audience.name
@@ -171,14 +167,9 @@ def follow_version(*, actor: User | None, audience: Audience) -> None:
     convention = current()
     if convention is None or audience.name_reason or convention.of_kind(naming.VERSION) is None:
         return
-    tokens = tokens_of(convention, audience)
-    if not tokens or naming.parse(convention, audience.name) is None:
-        return
-    try:
-        name = built(convention, tokens, number_of(audience))
-    except NamingRefused:
-        return  # one character too many for its platform: the conformance page says so, and publishing goes on
-    if name != audience.name:
+    read = naming.parse(convention, audience.name)
+    name = _as_read(convention, read, number_of(audience)) if read else audience.name
+    if name and name != audience.name:
         before, audience.name = audience.name, name
         audience.save(update_fields=["name"])
         trail.record(
@@ -190,6 +181,20 @@ def follow_version(*, actor: User | None, audience: Audience) -> None:
             after=name,
             reason="a new version is live",
         )
+
+
+def _as_read(convention: Convention, read: Mapping[str, str], version_number: int) -> str:
+    """The same name with this version; empty where it became too long for its platform, which the conformance page says."""
+    try:
+        return built(convention, read, _said(convention, read, version_number))
+    except NamingRefused:
+        return ""
+
+
+def _said(convention: Convention, read: Mapping[str, str], version_number: int) -> int | None:
+    """The version, unless the name leaves it out, where it may."""
+    token = convention.of_kind(naming.VERSION)
+    return version_number if token and token.name in read else None
 
 
 def _named(actor: User | None, audience: Audience, *, reason: str, **fields: Any) -> Audience:

@@ -39,7 +39,7 @@ def create(
     destination: Destination,
     identifiers: Sequence[str],
     cadence_seconds: int = 900,
-    remote_name: str = "",
+    own_name: str = "",
     trial_percent: int = 1,
     removal_limit_percent: int = 50,
 ) -> Mapping:
@@ -48,7 +48,7 @@ def create(
         destination,
         identifiers=list(identifiers),
         cadence_seconds=cadence_seconds,
-        remote_name=remote_name,
+        own_name=own_name,
         trial_percent=trial_percent,
         removal_limit_percent=removal_limit_percent,
     )
@@ -66,7 +66,7 @@ def create(
 
 
 def change(*, actor: User | None, mapping: Mapping, reason: str = "", **fields: Any) -> Mapping:
-    """Change identifiers, cadence_seconds, remote_name, trial_percent or removal_limit_percent. Raises Refused.
+    """Change identifiers, cadence_seconds, own_name, trial_percent or removal_limit_percent. Raises Refused.
 
     With other identifiers everybody is told again, and kinds that are no longer chosen are taken back at the platform.
     """
@@ -299,8 +299,12 @@ def check(destination: Destination, **fields: Any) -> dict[str, Any]:
     for name in ("trial_percent", "removal_limit_percent"):
         if not 1 <= given.get(name, 1) <= 100:
             raise refuse("must be between 1 and 100", name)
-    if len(given.get("remote_name", "")) > capabilities.name_length:
-        raise refuse(f"must be at most {capabilities.name_length} characters there", "remote_name")
+    if "own_name" in given:
+        given["own_name"] = given["own_name"].strip()
+        if len(given["own_name"]) > capabilities.name_length:
+            raise refuse(f"must be at most {capabilities.name_length} characters there", "own_name")
+        if "\0" in given["own_name"]:
+            raise refuse("holds a NUL character", "own_name")
     return given
 
 

@@ -1,11 +1,10 @@
 """Names by convention: built, read back, refused with words; the convention itself; audiences named by it, and the pages."""
 
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from audiences import naming
-from audiences.naming import CHANNEL, CHOICE, TEXT, VERSION, WINDOW, Convention, NamingRefused, Token, Value
+from audiences.naming import CHANNEL, CHOICE, WINDOW, Convention, Token, Value
 
 CHANNELS = (Value("meta", "Meta", "meta"), Value("google", "Google Ads", "google"))
 PLAIN = naming.starter(CHANNELS)
