@@ -2,12 +2,13 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from audiences.views import imports, jobs, people, session, settings
+from audiences.views import activity, details, imports, jobs, overlap, owners, people, session, settings, versions
 
 app_name = "audiences"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("audiences.track_urls")),
     path("sign-in/", session.sign_in, name="sign-in"),
+    path("enter/", session.enter, name="enter"),
     path("sign-out/", session.sign_out, name="sign-out"),
     path("setup/", session.setup, name="setup"),
     path("set-password/<str:token>/", session.set_password, name="set-password"),
@@ -26,6 +27,20 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("imports/refused/export/", imports.export_refused, name="export-refused"),
     path("imports/<int:pk>/", imports.import_file, name="import"),
     path("imports/<int:pk>/cancel/", imports.cancel, name="cancel-import"),
+    path("overlap/", overlap.pairs, name="overlap"),
+    path("overlap/pairs.csv", overlap.export, name="overlap-csv"),
+    path("overlap/<slug:a>/<slug:b>/", overlap.pair, name="overlap-cell"),
+    path("overlap/<slug:a>/<slug:b>/exclude/", overlap.exclude, name="exclude"),
+    path("overlap/<slug:a>/<slug:b>/undo/", overlap.take_back, name="take-back-exclusion"),
+    path("audiences/<slug:key>/versions/", versions.versions_page, name="versions"),
+    path("audiences/<slug:key>/versions/<int:number>/", versions.version, name="version"),
+    path("audiences/<slug:key>/versions/<int:number>/roll-back/", versions.roll_back, name="roll-back"),
+    path("audiences/<slug:key>/test/", versions.test_lock, name="test-lock"),
+    path("audiences/<slug:key>/owners/", owners.owners_page, name="owners"),
+    path("audiences/<slug:key>/details/", details.details, name="details"),
+    path("audiences/<slug:key>/follow/", details.follow, name="follow"),
+    path("activity/", activity.activity, name="activity"),
+    path("settings/users/<int:pk>/hand-over/", owners.hand_over, name="hand-over"),
     path("settings/", settings.workspace_page, name="settings"),
     path("settings/consent/", settings.consent, name="consent"),
     path("settings/users/", settings.users_page, name="users"),

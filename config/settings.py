@@ -134,6 +134,7 @@ USE_I18N = False
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT.mkdir(exist_ok=True)  # empty where nobody runs collectstatic: the files are then found where they lie
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 
@@ -176,7 +177,7 @@ else:
     EMAIL_FILE_PATH = str(DATA_DIR / "outbox")
 
 # --- Celery. The broker carries wake-ups only: every piece of work is a row with a lease (audiences/jobs.py).
-CELERY_BROKER_URL = BROKER_URL
+CELERY_BROKER_URL = "memory://localhost" if EMBEDDED else BROKER_URL  # without a host kombu complains of none
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True

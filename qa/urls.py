@@ -2,11 +2,13 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from qa.views import audience, catalog, home, live, setup
+from qa.views import audience, catalog, home, live, search, setup, spot_check
 
 app_name = "qa"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", home.home, name="home"),
+    path("hide-tour/", home.hide_tour, name="hide-tour"),
+    path("search/", search.search, name="search"),
     path("audiences/", catalog.catalog, name="catalog"),
     path("audiences/new/", setup.new, name="new-audience"),  # before the audiences' own: no key is "new"
     path("audiences/<slug:key>/setup/", setup.setup, name="setup"),
@@ -14,5 +16,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("setup-steps/", setup.setups, name="setups"),
     path("audiences/<slug:key>/", audience.audience, name="audience"),
     path("audiences/<slug:key>/count/", audience.count, name="count"),
+    path("audiences/<slug:key>/qa/", spot_check.spot_checks, name="spot-checks"),
+    path("audiences/<slug:key>/qa/draw/", spot_check.draw, name="draw-spot-check"),
+    path("audiences/<slug:key>/qa/<int:pk>/", spot_check.spot_check_, name="spot-check"),
+    path("audiences/<slug:key>/qa/<int:pk>/sign/", spot_check.sign, name="sign-spot-check"),
+    path("audiences/<slug:key>/qa/<int:pk>/people/<int:person>/", spot_check.note, name="note-spot-check"),
     path("healthz", live.live, name="live"),
 ]

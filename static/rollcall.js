@@ -1,7 +1,7 @@
 // What the pages do beyond HTML and htmx: copy, dismiss, keys. Everything works without it, only with more clicks.
 "use strict";
 (() => {
-  const places = { a: "/audiences/", p: "/people/", i: "/imports/", d: "/destinations/", r: "/runs/", s: "/settings/" };
+  const places = { h: "/", a: "/audiences/", o: "/overlap/", p: "/people/", i: "/imports/", d: "/destinations/", r: "/runs/", l: "/alerts/", s: "/settings/" };
   const typing = (target) => target.closest("input, textarea, select, [contenteditable]") !== null;
 
   const say = (words) => {
@@ -23,7 +23,7 @@
     setTimeout(function leave() {
       if (toast.matches(":hover, :focus-within")) setTimeout(leave, 2000);
       else toast.remove();
-    }, 7000);
+    }, toast.querySelector("form") ? 20000 : 7000);
   };
 
   const copy = async (button) => {
@@ -54,7 +54,51 @@
     else button.closest(".toast")?.remove();
   });
 
-  const rows = () => [...document.querySelectorAll("table.rows tbody tr")].filter((row) => row.querySelector("a[href]"));
+  // The box in the top bar: what it leads to opens beneath it. Arrows choose, Enter goes; without a choice Enter opens the page of answers.
+  const box = document.getElementById("find");
+  const found = document.getElementById("found");
+  const choices = () => [...found.querySelectorAll("a[role=option]")];
+  const choose = (item) => {
+    for (const one of choices()) {
+      one.classList.toggle("current", one === item);
+      one.setAttribute("aria-selected", one === item);
+    }
+    if (item) item.scrollIntoView({ block: "nearest" });
+    box.setAttribute("aria-activedescendant", item ? item.id : "");
+  };
+  const unfold = (open) => {
+    found.hidden = !open;
+    box.setAttribute("aria-expanded", open);
+    if (!open) choose(null);
+  };
+  if (box) {
+    if (/Mac|iPhone|iPad/.test(navigator.platform)) box.form.querySelector("kbd").textContent = "⌘K";
+    box.addEventListener("focus", () => unfold(true));
+    box.addEventListener("input", () => {
+      unfold(true);
+      choose(null); // what is listed answers older words
+    });
+    box.form.addEventListener("focusout", (event) => {
+      if (!box.form.contains(event.relatedTarget)) unfold(false);
+    });
+    found.addEventListener("htmx:afterSettle", () => {
+      if (box.value.trim()) choose(choices()[0] || null);
+    });
+    box.addEventListener("keydown", (event) => {
+      const all = choices();
+      const at = all.findIndex((one) => one.classList.contains("current"));
+      if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+        event.preventDefault();
+        unfold(true);
+        if (all.length) choose(all[(at + (event.key === "ArrowDown" ? 1 : at < 0 ? 0 : -1) + all.length) % all.length]);
+      } else if (event.key === "Enter" && at >= 0 && !found.hidden) {
+        event.preventDefault();
+        location.assign(all[at].href);
+      }
+    });
+  }
+
+  const rows = () => [...document.querySelectorAll("table.rows tbody tr, .needs > li")].filter((row) => row.querySelector("a[href]"));
   const step = (by) => {
     const all = rows();
     if (!all.length) return;
@@ -72,22 +116,29 @@
       if (menu) {
         menu.open = false;
         menu.querySelector("summary").focus();
-      } else if (event.target.id === "search") {
+      } else if (event.target.id === "search" || event.target === box) {
         event.preventDefault(); // the browser would empty the field, and the list would change under the next key
         event.target.blur();
       }
+      return;
+    }
+    if ((event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase() === "k" && box && !document.querySelector("dialog[open]")) {
+      event.preventDefault();
+      box.focus();
+      box.select();
       return;
     }
     if (!("keys" in document.body.dataset) || event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
     if (document.querySelector("dialog[open]")) return;
     if (going) {
       going = false;
-      if (places[event.key]) location.assign(places[event.key]);
+      // Only where the rail leads: what a role may not see is not gone to either.
+      if (document.querySelector(`.rail a[href="${places[event.key]}"]`)) location.assign(places[event.key]);
       return;
     }
     if (event.key === "/") {
       event.preventDefault();
-      document.getElementById("search")?.focus();
+      (document.getElementById("search") || box)?.focus();
     } else if (event.key === "g") {
       going = true;
       setTimeout(() => (going = false), 1200);
@@ -95,6 +146,8 @@
     else if (event.key === "j") step(1);
     else if (event.key === "k") step(-1);
     else if (event.key === "c") document.querySelector("tr.current [data-copy]")?.click();
+    else if (event.key === "n") document.querySelector('main a[href="/audiences/new/"]')?.click();
+    else if (event.key === "e") document.querySelector('main a[href$="/edit/"], main a[href$="/details/"]')?.click();
   });
 
   // A failed request must not look like nothing happened.
@@ -105,4 +158,38 @@
   document.addEventListener("htmx:sendError", () => say("Rollcall cannot be reached. Trying goes on."));
   document.addEventListener("htmx:afterSettle", () => document.querySelectorAll(".toast").forEach(leaveSoon));
   document.querySelectorAll(".toast").forEach(leaveSoon);
+})();
+
+// The overlap table is one stop of Tab, with arrow keys from cell to cell; a dialog that htmx has filled opens, and its backdrop closes it.
+(() => {
+  const table = document.querySelector("table.heat tbody");
+  if (table) {
+    const cells = [...table.querySelectorAll("td a")];
+    cells.forEach((cell, at) => (cell.tabIndex = at ? -1 : 0));
+    table.addEventListener("focusin", (event) => {
+      if (!event.target.closest("td")) return;
+      table.querySelector('td a[tabindex="0"]')?.setAttribute("tabindex", "-1");
+      event.target.tabIndex = 0;
+    });
+    table.addEventListener("keydown", (event) => {
+      const way = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
+      const cell = event.target.closest("td");
+      if (!way || !cell || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      let row = cell.parentElement.sectionRowIndex;
+      let column = cell.cellIndex;
+      do {
+        row += way[0];
+        column += way[1];
+      } while (table.rows[row]?.cells[column]?.matches(".self"));
+      table.rows[row]?.cells[column]?.querySelector("a")?.focus();
+    });
+  }
+  document.addEventListener("htmx:afterSwap", (event) => {
+    const dialog = event.target.closest("dialog.side");
+    if (dialog && !dialog.open) dialog.showModal();
+  });
+  document.addEventListener("click", (event) => {
+    if (event.target.matches("dialog.side")) event.target.close();
+  });
 })();

@@ -11,7 +11,7 @@ from pyroaring import BitMap
 
 from audiences import bitmaps
 from audiences.models import Audience, Identity, ImportFile, PersonList, Refresh, RefusedRow, User, Workspace
-from audiences.services import audiences, refreshes
+from audiences.services import audiences, refreshes, versions
 from destinations.models import Account as PlatformAccount
 from destinations.models import Destination, Eligibility, Ledger, Mapping, Operation, Rejection, Run
 from tests.audiences.people_in import identify, number, track
@@ -65,10 +65,12 @@ def _hashed() -> str:
 
 
 def audience(key: str, segment: dict[str, Any] | None, owner: User, purpose: str = "retargeting") -> Audience:
-    made = audiences.create(actor=owner, key=key, purpose=purpose, definition_owner=owner)
+    made = audiences.create(
+        actor=owner, key=key, purpose=purpose, definition_owner=owner, sync_owner=owner, alert_owner=owner
+    )
     if segment is not None:
-        draft = audiences.save_draft(actor=owner, audience=made, segment=segment)
-        audiences.publish(actor=owner, version=draft, reason="First version")
+        draft = versions.save_draft(actor=owner, audience=made, segment=segment)
+        versions.publish(actor=owner, version=draft, reason="First version")
     return Audience.objects.get(pk=made.pk)
 
 
@@ -197,6 +199,10 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
     makers, admin = ("admin", "operator"), ("admin",)
     cart, pk = world.cart.key, world.mapping.pk
     return {
+        "/": everybody,
+        "/search/": everybody,
+        "/search/?find=cart": everybody,
+        "/search/?find=nothing-like-it": everybody,
         "/audiences/": everybody,
         "/audiences/?q=nothing-like-it": everybody,
         f"/audiences/{cart}/": everybody,

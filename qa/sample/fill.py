@@ -18,7 +18,7 @@ from audiences.clock import DAY, HOUR, MINUTE, from_us, now_us
 from audiences.models import Audience, AuditEntry, ImportFile, Job, Membership, Refresh, SegmentVersion, User, Workspace
 from audiences.people import engines, imports
 from audiences.segments import evaluate, grammar
-from audiences.services import audiences, refreshes, workspace
+from audiences.services import refreshes, versions, workspace
 from destinations.models import ENDED, Destination, Mapping, Run
 from destinations.sandbox.control import Sandbox
 from destinations.services import destinations, mappings, runs
@@ -32,7 +32,12 @@ USERS = (
     ("buyer@example.com", "Bea Buyer", User.Role.BUYER),
     ("operator@example.com", "Otto Operator", User.Role.OPERATOR),
 )
-VIP, STALE, FAILING = "meta_vip_spend_365d", "meta_search_intent_30d", "google_outlet"
+VIP, STALE, FAILING, REHEARSED = (
+    "meta_vip_spend_365d",
+    "meta_search_intent_30d",
+    "google_outlet",
+    "google_retarget_shoes_30d",
+)
 TOKENS = {
     "SAMPLE_META_TOKEN": ("meta", "act_1", "sample-meta-token"),
     "SAMPLE_GOOGLE_TOKEN": ("google", "1234567890", "sample-google-token"),
@@ -196,8 +201,8 @@ def _cut(vip: Audience, then: int) -> None:
     """Two days ago the rule's second version took out two fifths of the people."""
     _count(vip, then)
     marketer = User.objects.get(email="marketer@example.com")
-    draft = audiences.save_draft(actor=marketer, audience=vip, segment=_cut_rule(vip, then))
-    version = audiences.publish(
+    draft = versions.save_draft(actor=marketer, audience=vip, segment=_cut_rule(vip, then))
+    version = versions.publish(
         actor=marketer, version=draft, reason="Only the very best customers should see the spring preview"
     )
     SegmentVersion.objects.filter(pk=version.pk).update(

@@ -203,11 +203,28 @@ def test_a_wrong_password_an_unknown_address_and_a_deactivated_user_read_the_sam
         assert "E-mail or password is wrong, or this user may no longer sign in." in text(response)
 
 
-def test_the_demo_lists_its_sample_users_and_nobody_else_does(world, settings):
-    assert "buyer@example.com" not in text(Client().get("/sign-in/"))
+def test_the_demo_lets_one_in_with_one_click_as_each_sample_user_and_nothing_else_does(world, settings):
+    assert 'name="role"' not in text(Client().get("/sign-in/"))
+    assert Client().post("/enter/", {"role": "buyer"}).status_code == 404
     settings.DEMO = True
-    page = text(Client().get("/sign-in/"))
-    assert all(f"{role}@example.com" in page for role in User.Role.values)
+    page = text(Client().get("/sign-in/?next=/runs/"))
+    assert 'name="password"' in page
+    for role in User.Role.values:
+        assert f'name="role" value="{role}"' in page
+        client = Client()
+        assert client.post("/enter/", {"role": role, "next": "/runs/"})["Location"] == "/runs/"
+        assert f"{role}@example.com" in text(client.get("/runs/"))
+    assert Client().post("/enter/", {"role": "buyer", "next": "https://elsewhere.example/"})["Location"] == "/"
+    assert Client(enforce_csrf_checks=True).post("/enter/", {"role": "admin"}).status_code == 403
+    assert Client().post("/enter/", {"role": "owner"}).status_code == 404
+    assert Client().get("/enter/").status_code == 405
+
+
+def test_the_demo_lets_nobody_in_as_a_user_who_is_not_of_the_sample(world, settings):
+    settings.DEMO = True
+    User.objects.filter(role="admin").update(email="ada@harbour.shop")
+    assert Client().post("/enter/", {"role": "admin"}).status_code == 404
+    assert 'value="admin"' not in text(Client().get("/sign-in/"))
 
 
 def test_a_link_sets_a_password_once(world):

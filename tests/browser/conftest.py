@@ -61,10 +61,10 @@ def open_as(browser: Browser, live_server: Any) -> Iterator[Callable[..., Page]]
             lambda message: page.complaints.append(message.text) if message.type in ("error", "warning") else None,  # type: ignore[attr-defined]
         )
         if role:
-            page.goto("/sign-in/")
+            page.goto("/sign-in/?next=/audiences/")
             page.get_by_label("E-mail").fill(f"{role}@example.com")
             page.get_by_label("Password").fill(filled.PASSWORD)
-            page.get_by_role("button", name="Sign in").click()
+            page.get_by_role("button", name="Sign in", exact=True).click()
             page.wait_for_url("**/audiences/")
         return page
 
