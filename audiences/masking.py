@@ -31,6 +31,11 @@ def word(text: str) -> str:
     return f"{text[:1]}{DOTS}" if text else ""
 
 
+def identifier(text: str) -> str:
+    """00•••42: an id that can be told from the others of a short list."""
+    return f"{text[:2]}{DOTS}{text[-2:]}" if len(text) > 5 else word(text)
+
+
 def value(name: str, content: Any) -> str:
     """An attribute's value, masked if its name or its form says that it is personal."""
     text = content if isinstance(content, str) else str(content)

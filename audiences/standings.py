@@ -1,6 +1,6 @@
 """What the pages about people read: one person masked or whole, and for each audience whether they are in, by which rules."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +36,18 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule or group in words, whether it holds, and what it is made of."""
+    """A rule or group in words, whether it holds, what it is made of, and its path in the tree (the root's is empty)."""
 
     words: str
     holds: bool
     children: tuple["Rule", ...] = ()
+    path: str = ""
+
+    def flat(self) -> Iterator["Rule"]:
+        """It and everything in it, groups before their parts."""
+        yield self
+        for child in self.children:
+            yield from child.flat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Standing:
     @property
     def decisive(self) -> tuple[Rule, ...]:
         """The smallest rules that decide: of a person who is in, those that hold; of one who is out, those that keep them out."""
-        return tuple(_decisive(self.rule)) if self.rule else ()
+        return decisive(self.rule) if self.rule else ()
 
 
 def title(profile: Profile, keys: Sequence[ProfileKey]) -> str:
@@ -65,6 +72,12 @@ def title(profile: Profile, keys: Sequence[ProfileKey]) -> str:
         return f"Anonymous visitor {profile.profile_no}"
     known = next((key.value for key in keys if key.kind == "id"), "")
     return f"Person {known}" if known else f"Person no. {profile.profile_no}"
+
+
+def masked_title(profile: Profile, keys: Sequence[ProfileKey]) -> str:
+    """The same without the whole of an id, for pages that list people."""
+    known = next((key.value for key in keys if key.kind == "id"), "")
+    return f"Person {masking.identifier(known)}" if known else title(profile, keys)
 
 
 def identifiers(identity: Identity | None, *, whole: bool) -> list[Fact]:
@@ -113,8 +126,18 @@ def _standing(audience: Audience, rules: Mapping[str, Node], counted: bool | Non
     except grammar.Refused as refused:
         return Standing(audience, counted, None, None, str(refused))
     verdicts = judge.verdicts(resolved, life.person, life.as_of_us)
-    rule = _rule(resolved, "", verdicts)
+    rule = rule_of(resolved, verdicts)
     return Standing(audience, counted, rule.holds, rule)
+
+
+def rule_of(tree: Node, verdicts: Mapping[str, bool]) -> Rule:
+    """A resolved tree in words, with what judge.verdicts said of each part."""
+    return _rule(tree, "", verdicts)
+
+
+def decisive(rule: Rule) -> tuple[Rule, ...]:
+    """The smallest rules that decide what the whole one says."""
+    return tuple(_decisive(rule))
 
 
 def _rule(node: Node, path: str, verdicts: Mapping[str, bool]) -> Rule:
@@ -123,17 +146,17 @@ def _rule(node: Node, path: str, verdicts: Mapping[str, bool]) -> Rule:
         case All(items) | AnyOf(items):
             word = "all" if isinstance(node, All) else "any"
             children = tuple(_rule(item, f"{path}{dot}{word}[{index}]", verdicts) for index, item in enumerate(items))
-            return Rule("All of these" if word == "all" else "At least one of these", verdicts[path], children)
+            return Rule("All of these" if word == "all" else "At least one of these", verdicts[path], children, path)
         case Not(item):
-            return Rule(NOT, verdicts[path], (_rule(item, f"{path}{dot}not", verdicts),))
+            return Rule(NOT, verdicts[path], (_rule(item, f"{path}{dot}not", verdicts),), path)
         case _:
-            return Rule(_words(node), verdicts[path])
+            return Rule(_words(node), verdicts[path], path=path)
 
 
 def _decisive(rule: Rule) -> list[Rule]:
     """Down into groups, along the children that agree with their group; below a “not” the whole of it decides."""
     if rule.words == NOT:
-        return [Rule(f"not ({rule.children[0].words})", rule.holds)]
+        return [Rule(f"not ({rule.children[0].words})", rule.holds, path=rule.path)]
     if not rule.children:
         return [rule]
     return [found for child in rule.children if child.holds == rule.holds for found in _decisive(child)]

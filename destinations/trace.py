@@ -1,19 +1,39 @@
-"""Where one person stands with one connection: which step took them out, and what the platform has been told of them."""
+"""Where people stand with one connection: which step took them out, what the platform has been told of them, and by which call. Reads only."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 
 from pyroaring import BitMap
 
 from audiences.bitmaps import unpack
-from audiences.models import Identity, Membership
-from destinations.models import Eligibility, Ledger, Mapping, Rejection
+from audiences.models import Membership
+from destinations import identities
+from destinations.models import Eligibility, Ledger, Mapping, Operation, Rejection
+
+CALLS_LOOKED_AT = 2_000  # of a connection, newest first; what was said of somebody before these is not looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that carried somebody. `answered_at` None: no answer yet, or it was lost."""
+
+    kind: str
+    cause: str
+    state: str
+    sent_at: datetime
+    answered_at: datetime | None
+    request_id: str
+    http_status: int | None
+    run_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     """Where one person stands with one connection. `step`: the step of eligibility.ORDER that took them out, "" if none.
 
-    `told`: present, unknown, rejected or absent; `reason` says why they were refused, where they were.
+    `told`: present, unknown, rejected or absent; `reason` says why they were refused, where they were. `last`: the last call
+    that carried them, add or remove.
     """
 
     member: bool
@@ -22,28 +42,74 @@ class Trace:
     told: str
     reason: str
     ever_sent: bool
+    last: Call | None = None
 
 
 def trace(mapping: Mapping, profile_no: int) -> Trace:
     """As of the connection's last count. A fixed number of queries."""
-    membership = Membership.objects.filter(audience=mapping.audience_id).first()
+    return traces(mapping, [profile_no])[profile_no]
+
+
+def traces(mapping: Mapping, people: Collection[int]) -> dict[int, Trace]:
+    """The same of many people at once, by profile_no."""
     ledger = Ledger.objects.get(mapping=mapping)
-    steps = Eligibility.objects.filter(mapping=mapping, refresh=ledger.refresh_id).order_by("position")
-    taken = next((row.step for row in steps if profile_no in unpack(row.taken_out)), "")
-    own = BitMap(Identity.objects.filter(profile_no=profile_no).values_list("identity_no", flat=True))
-    told, reason = "absent", ""
-    for name in ("present", "unknown", "rejected"):
-        if own & unpack(getattr(ledger, name)):
-            told = name
+    membership = Membership.objects.filter(audience=mapping.audience_id).only("members").first()
+    members = unpack(membership.members) if membership else BitMap()
+    steps = [
+        (row.step, unpack(row.taken_out))
+        for row in Eligibility.objects.filter(mapping=mapping, refresh=ledger.refresh_id).order_by("position")
+    ]
+    own: dict[int, BitMap] = {number: BitMap() for number in people}
+    for identity_no, profile_no in identities.of_profiles(people):
+        own[profile_no].add(identity_no)
+    base, ever_sent = unpack(ledger.base), unpack(ledger.ever_sent)
+    told_sets = {name: unpack(getattr(ledger, name)) for name in ("present", "unknown", "rejected")}
+    told = {
+        number: next((name for name, held in told_sets.items() if held & ids), "absent") for number, ids in own.items()
+    }
+    reasons = _reasons(mapping, {number: own[number] for number in people if told[number] == "rejected"})
+    last = _last_calls(mapping, {number: ids & (ever_sent | told_sets["rejected"]) for number, ids in own.items()})
+    return {
+        number: Trace(
+            member=number in members,
+            step=next((step for step, taken in steps if number in taken), ""),
+            wanted=bool(ids & base),
+            told=told[number],
+            reason=reasons.get(number, ""),
+            ever_sent=bool(ids & ever_sent),
+            last=last.get(number),
+        )
+        for number, ids in own.items()
+    }
+
+
+def _reasons(mapping: Mapping, refused: dict[int, BitMap]) -> dict[int, str]:
+    if not refused:
+        return {}
+    owner = {identity: number for number, ids in refused.items() for identity in ids}
+    rows = Rejection.objects.filter(mapping=mapping, identity_no__in=list(owner)).order_by("pk")
+    return {owner[identity]: reason for identity, reason in rows.values_list("identity_no", "reason")}
+
+
+def _last_calls(mapping: Mapping, own: dict[int, BitMap]) -> dict[int, Call]:
+    """For each person the newest call that carried one of these identities."""
+    missing = {number: ids for number, ids in own.items() if ids}
+    found: dict[int, Call] = {}
+    rows = Operation.objects.filter(mapping=mapping).order_by("-pk").defer("unsettled", "identifiers", "error")
+    for row in rows[:CALLS_LOOKED_AT].iterator(chunk_size=20):
+        if not missing:
             break
-    if told == "rejected":
-        rejection = Rejection.objects.filter(mapping=mapping, identity_no__in=list(own)).order_by("-pk").first()
-        reason = rejection.reason if rejection else ""
-    return Trace(
-        member=membership is not None and profile_no in unpack(membership.members),
-        step=taken,
-        wanted=bool(own & unpack(ledger.base)),
-        told=told,
-        reason=reason,
-        ever_sent=bool(own & unpack(ledger.ever_sent)),
-    )
+        carried = unpack(row.identities)
+        for number in [number for number, ids in missing.items() if ids & carried]:
+            del missing[number]
+            found[number] = Call(
+                row.kind,
+                row.cause,
+                row.state,
+                row.prepared_at,
+                row.finished_at,
+                row.request_id,
+                row.http_status,
+                row.run_id,
+            )
+    return found

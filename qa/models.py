@@ -92,6 +92,7 @@ class SpotCheck(models.Model):
         "destinations.Mapping", null=True, on_delete=models.SET_NULL, related_name="spot_checks"
     )
     state = models.CharField(max_length=7, choices=State.choices, default=State.DRAWING)
+    size = models.PositiveSmallIntegerField(default=20, help_text="How many people were asked for")
     as_of_us = models.BigIntegerField(null=True)
     means = models.CharField(max_length=300, blank=True, help_text="How the platform's side was looked at, in words")
     error = models.TextField(blank=True)
@@ -119,7 +120,9 @@ class SpotCheckPerson(models.Model):
     rules = models.JSONField(default=list, help_text='[{"path": …, "words": …, "holds": …}, …]')
     told = models.CharField(max_length=10, blank=True, help_text="As destinations/trace.py says; empty: no connection")
     step = models.CharField(max_length=20, blank=True, help_text="The step of eligibility that took them out")
-    receipt = models.JSONField(default=dict, help_text="The last call that held them, as qa/drawing.py writes it")
+    receipt = models.JSONField(
+        default=dict, help_text="Whether they were wanted, and the last call that carried them; empty: no connection"
+    )
     found = models.BooleanField(null=True, help_text="On the platform; null: it does not say")
     by_hand = models.BooleanField(null=True, help_text="What a person found there")
     note = models.CharField(max_length=300, blank=True)
