@@ -9,7 +9,7 @@ from django.db import transaction
 
 from audiences.models import Audience, User
 from audiences.segments import grammar
-from audiences.services import audiences
+from audiences.services import audiences, versions
 from audiences.vocabulary import Problem
 from destinations.connectors import registry
 from destinations.models import Mapping
@@ -73,7 +73,7 @@ def make(*, actor: User | None, audience: Audience, days: int = USUAL, event: st
         raise audiences.AudienceRefused(Problem("days", f"must be from {DAYS[0]} to {DAYS[-1]}"))
     if audience.purpose == SUPPRESSION:
         raise audiences.AudienceRefused(Problem("", "is a suppression audience itself"))
-    tree = audiences.parse(rule(days, event))
+    tree = versions.parse(rule(days, event))
     digest = grammar.sha256(tree)
     with transaction.atomic():
         audience = Audience.objects.select_for_update(of=("self",)).get(pk=audience.pk)
@@ -89,13 +89,12 @@ def make(*, actor: User | None, audience: Audience, days: int = USUAL, event: st
             description=f"Whoever did “{event}” in the last {days} days. Made for {audience.key}, which must not be shown to them.",
             definition_owner=audience.definition_owner or actor,
             sync_owner=audience.sync_owner or actor,
+            alert_owner=audience.alert_owner or actor,
+            backup_owner=audience.backup_owner,
             cadence_seconds=audience.cadence_seconds,
         )
-        owners = {"alert_owner": audience.alert_owner or actor, "backup_owner": audience.backup_owner}
-        Audience.objects.filter(pk=pair.pk).update(**owners)
-        pair.refresh_from_db()
-        draft = audiences.save_draft(actor=actor, audience=pair, segment=tree)
-        audiences.publish(actor=actor, version=draft, reason=f"Suppression for {audience.key}")
+        draft = versions.save_draft(actor=actor, audience=pair, segment=tree)
+        versions.publish(actor=actor, version=draft, reason=f"Suppression for {audience.key}")
         link(actor=actor, audience=audience, suppression=pair)
     return Audience.objects.get(pk=pair.pk)
 

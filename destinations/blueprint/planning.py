@@ -13,7 +13,7 @@ from audiences import vocabulary
 from audiences.models import Audience, PersonList, User, Workspace
 from audiences.segments import explain, grammar
 from audiences.segments.tree import Node
-from audiences.services import audiences, lists, users, workspace
+from audiences.services import audiences, lists, users, versions, workspace
 from audiences.vocabulary import Problem
 from destinations.blueprint.entries import AudienceEntry, Blueprint, ListEntry
 
@@ -275,8 +275,8 @@ class Planner:
     def _publish(self, entry: AudienceEntry) -> None:
         assert entry.segment is not None
         audience = Audience.objects.get(key=entry.key)
-        draft = audiences.save_draft(actor=None, audience=audience, segment=entry.segment)
-        audiences.publish(actor=None, version=draft, reason=self.reason)
+        draft = versions.save_draft(actor=None, audience=audience, segment=entry.segment)
+        versions.publish(actor=None, version=draft, reason=self.reason)
 
     def _link(self, entry: AudienceEntry) -> None:
         suppressions = list(Audience.objects.filter(key__in=entry.excluded_by or ()))

@@ -3,7 +3,7 @@
 import pytest
 
 from audiences.models import Audience, AuditEntry, Job, LakeColumn, PersonList, SegmentVersion, User
-from audiences.services import audiences
+from audiences.services import audiences, versions
 from audiences.services.audiences import AudienceRefused
 from tests.audiences.people_in import identify, track
 
@@ -28,9 +28,15 @@ def buyers(author):
     return audiences.create(actor=author, key="buyers", purpose="retargeting")
 
 
+@pytest.fixture
+def owned(buyers, author):
+    owners = dict.fromkeys(("definition_owner", "sync_owner", "alert_owner"), author)
+    return audiences.set_owners(actor=author, audience=buyers, **owners)
+
+
 def publish(audience, segment, author=None, reason="because"):
-    draft = audiences.save_draft(actor=author, audience=audience, segment=segment)
-    return audiences.publish(actor=author, version=draft, reason=reason)
+    draft = versions.save_draft(actor=author, audience=audience, segment=segment)
+    return versions.publish(actor=author, version=draft, reason=reason)
 
 
 def words(refused):
@@ -72,7 +78,7 @@ def test_everything_that_is_wrong_is_said_at_once(author):
 def test_a_change_is_on_record_with_before_and_after_and_no_change_is_not(author, buyers):
     audiences.rename(actor=author, audience=buyers, name="Recent buyers", reason="clearer")
     audiences.rename(actor=author, audience=buyers, name="Recent buyers")
-    audiences.set_owners(actor=author, audience=buyers, definition_owner=author, sync_owner=None)
+    audiences.set_owners(actor=author, audience=buyers, definition_owner=author, sync_owner=None, alert_owner=None)
 
     entries = AuditEntry.objects.filter(verb="audience.changed").order_by("id")
     assert [(entry.before, entry.after, entry.reason) for entry in entries] == [
@@ -81,24 +87,24 @@ def test_a_change_is_on_record_with_before_and_after_and_no_change_is_not(author
     ]
 
 
-def test_a_draft_is_replaced_and_a_published_version_never_changes(author, buyers):
-    first = audiences.save_draft(actor=author, audience=buyers, segment=BOUGHT)
-    second = audiences.save_draft(actor=author, audience=buyers, segment=GERMAN)
+def test_a_draft_is_replaced_and_a_published_version_never_changes(author, owned):
+    first = versions.save_draft(actor=author, audience=owned, segment=BOUGHT)
+    second = versions.save_draft(actor=author, audience=owned, segment=GERMAN)
     assert first.pk == second.pk
-    published = audiences.publish(actor=author, version=second, reason="first")
-    third = audiences.save_draft(actor=author, audience=buyers, segment=BOUGHT)
+    published = versions.publish(actor=author, version=second, reason="first")
+    third = versions.save_draft(actor=author, audience=owned, segment=BOUGHT)
 
     assert (published.number, third.number) == (1, 2)
     assert SegmentVersion.objects.get(pk=published.pk).segment == published.segment
     with pytest.raises(AudienceRefused, match="version 1 is published, not a draft"):
-        audiences.publish(actor=author, version=published, reason="again")
+        versions.publish(actor=author, version=published, reason="again")
 
 
-def test_publishing_makes_it_live_and_says_who_why_and_what(author, buyers):
-    version = publish(buyers, BOUGHT, author, " a first rule ")
+def test_publishing_makes_it_live_and_says_who_why_and_what(author, owned):
+    version = publish(owned, BOUGHT, author, " a first rule ")
 
-    buyers.refresh_from_db()
-    assert buyers.live_version == version
+    owned.refresh_from_db()
+    assert owned.live_version == version
     assert (version.state, version.reason, version.published_by, version.author) == (
         "published",
         "a first rule",
@@ -115,17 +121,17 @@ def test_publishing_makes_it_live_and_says_who_why_and_what(author, buyers):
 
 
 def test_publishing_wants_a_reason(buyers):
-    draft = audiences.save_draft(actor=None, audience=buyers, segment=BOUGHT)
+    draft = versions.save_draft(actor=None, audience=buyers, segment=BOUGHT)
 
     with pytest.raises(AudienceRefused, match="reason: say why"):
-        audiences.publish(actor=None, version=draft, reason="  ")
+        versions.publish(actor=None, version=draft, reason="  ")
 
 
-def test_going_back_publishes_a_copy(author, buyers):
-    first = publish(buyers, BOUGHT, author)
-    publish(buyers, GERMAN, author)
+def test_going_back_publishes_a_copy(author, owned):
+    first = publish(owned, BOUGHT, author)
+    publish(owned, GERMAN, author)
 
-    third = audiences.go_back(actor=author, version=first, reason="it was better")
+    third = versions.go_back(actor=author, version=first, reason="it was better")
 
     assert (third.number, third.sha256, third.state) == (3, first.sha256, "published")
     assert SegmentVersion.objects.filter(state="published").count() == 1
@@ -173,10 +179,10 @@ def test_names_that_rules_use_get_typed_columns(buyers):
 )
 def test_publishing_refuses_an_unknown_name_with_its_place_and_the_nearest(buyers, segment, says):
     PersonList.objects.create(key="vip", name="VIP")
-    draft = audiences.save_draft(actor=None, audience=buyers, segment=segment)
+    draft = versions.save_draft(actor=None, audience=buyers, segment=segment)
 
     with pytest.raises(AudienceRefused) as refused:
-        audiences.publish(actor=None, version=draft, reason="try")
+        versions.publish(actor=None, version=draft, reason="try")
 
     assert words(refused) == [says]
     buyers.refresh_from_db()
@@ -192,7 +198,7 @@ def test_any_event_needs_no_name(buyers):
 
 def test_a_malformed_rule_is_refused_with_its_path_and_no_draft_is_kept(buyers):
     with pytest.raises(AudienceRefused, match=r"^all\[1\]\.count\.at_least: "):
-        audiences.save_draft(
+        versions.save_draft(
             actor=None, audience=buyers, segment={"all": [GERMAN, {"event": "purchase", "count": {"at_least": -1}}]}
         )
 
@@ -234,7 +240,7 @@ def test_what_others_need_is_not_archived(buyers):
     assert archived.archived_at is not None
     assert archived.refresh_due_at is None
     with pytest.raises(AudienceRefused, match="is archived"):
-        audiences.save_draft(actor=None, audience=buyers, segment=GERMAN)
+        versions.save_draft(actor=None, audience=buyers, segment=GERMAN)
     with pytest.raises(AudienceRefused, match="is archived"):
         audiences.ask_refresh(actor=None, audience=buyers)
 

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 
 from audiences import members
 from audiences.models import Audience, Membership, PersonList, Profile, Refresh
-from audiences.services import audiences
+from audiences.services import audiences, versions
 from tests.audiences.people_in import identify, number, track, us
 
 pytestmark = pytest.mark.django_db
@@ -29,8 +29,8 @@ def buyers():
 
 def publish(key, segment):
     audience = audiences.create(actor=None, key=key, purpose="retargeting")
-    draft = audiences.save_draft(actor=None, audience=audience, segment=segment)
-    audiences.publish(actor=None, version=draft, reason="for the test")
+    draft = versions.save_draft(actor=None, audience=audience, segment=segment)
+    versions.publish(actor=None, version=draft, reason="for the test")
     return Audience.objects.get(key=key)
 
 

@@ -13,7 +13,7 @@ from audiences import bitmaps, clock, history, jobs, members, refreshing
 from audiences.models import Audience, AuditEntry, Job, Membership, PersonList, Pin, Refresh, SegmentVersion
 from audiences.people.engines.base import UnreadableLake
 from audiences.segments import evaluate
-from audiences.services import audiences, refreshes
+from audiences.services import audiences, refreshes, versions
 from tests.audiences import people_in
 from tests.audiences.people_in import identify, numbers, track
 
@@ -29,8 +29,8 @@ def publish(key, segment, **fields):
     audience = Audience.objects.filter(key=key).first() or audiences.create(
         actor=None, key=key, purpose="retargeting", **fields
     )
-    draft = audiences.save_draft(actor=None, audience=audience, segment=segment)
-    audiences.publish(actor=None, version=draft, reason="for the test")
+    draft = versions.save_draft(actor=None, audience=audience, segment=segment)
+    versions.publish(actor=None, version=draft, reason="for the test")
     return Audience.objects.get(key=key)
 
 
@@ -94,7 +94,7 @@ def test_audiences_counted_together_share_a_pin_and_refer_to_each_other(people):
 def test_a_reference_means_the_live_version_and_not_the_draft(people):
     publish("base", GERMAN)
     on_top = publish("on_top", {"audience": "base"})
-    audiences.save_draft(actor=None, audience=Audience.objects.get(key="base"), segment={"not": GERMAN})
+    versions.save_draft(actor=None, audience=Audience.objects.get(key="base"), segment={"not": GERMAN})
 
     count(on_top)
 

@@ -10,7 +10,7 @@ from django.db import transaction
 from audiences import clock
 from audiences.models import Audience, Identity, ProfileKey, User, Workspace
 from audiences.people import payloads, profiles
-from audiences.services import audiences
+from audiences.services import audiences, versions
 from destinations.models import Destination, Ledger, Mapping, Operation, Run
 from destinations.sandbox import control
 from destinations.sandbox.control import Sandbox
@@ -61,8 +61,8 @@ def workspace(**policy: str) -> User:
 
 def audience(key: str, segment: dict[str, Any], purpose: str = "retargeting") -> Audience:
     made = Audience.objects.filter(key=key).first() or audiences.create(actor=None, key=key, purpose=purpose)
-    draft = audiences.save_draft(actor=None, audience=made, segment=segment)
-    audiences.publish(actor=None, version=draft, reason="for the test")
+    draft = versions.save_draft(actor=None, audience=made, segment=segment)
+    versions.publish(actor=None, version=draft, reason="for the test")
     return Audience.objects.get(key=key)
 
 
