@@ -8,7 +8,7 @@ from django import forms
 from django.contrib.auth import authenticate
 from django.core.files.uploadedfile import UploadedFile
 
-from audiences.models import User
+from audiences.models import Audience, User
 
 TIMEZONES = sorted(
     name
@@ -303,3 +303,18 @@ class ColumnsForm(forms.Form):
                 "Choose the column that holds the event's name, or give one name for every row: one of the two.",
             )
         return values
+
+
+class ExclusionForm(forms.Form):
+    """Why one audience leaves another's people out; and which version's numbers were looked at."""
+
+    seen = forms.IntegerField(widget=forms.HiddenInput, min_value=0, max_value=2**31 - 1)
+    reason = forms.CharField(
+        label="Why", max_length=500, help_text="Stands beside the new version, for whoever asks later."
+    )
+
+    @classmethod
+    def of(cls, audience: Audience, other: Audience) -> "ExclusionForm":
+        version = audience.live_version
+        initial = {"seen": version.number if version else 0, "reason": f"People who are in {other.key} are left out"}
+        return cls(initial=initial, auto_id=f"{audience.key}-%s")

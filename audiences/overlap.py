@@ -1,14 +1,67 @@
-"""Who is in two audiences at once: every pair of current memberships, counted. Reads stored bitmaps; draws nothing."""
+"""Who is in two audiences at once: every pair of current memberships, counted. Reads stored bitmaps; draws nothing.
 
-from collections.abc import Sequence
+What may be done about a pair is exclusions.py's.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pyroaring import BitMap
 
-from audiences import bitmaps
-from audiences.models import Membership
+from audiences import bitmaps, owners
+from audiences.models import Audience, Membership, User
 
 _MIDDLING = (1 / 500, 1 / 16)  # 4,096 of a container's 65,536 is where Roaring itself changes to bits
+_KEPT = 16  # matrices that a process remembers, by what the memberships hold
+ORDERS = ("overlap", "size", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An audience that may be compared. `count` None: it has not been counted yet."""
+
+    key: str
+    name: str
+    purpose: str
+    count: int | None
+    owners: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two audiences that share people, the one that lies further inside the other first."""
+
+    a: str
+    b: str
+    both: int
+    share_of_a: float
+    share_of_b: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One of several audiences: so many of its `size` people are in another of them too."""
+
+    key: str
+    size: int
+    shared: int
+
+    @property
+    def share(self) -> float | None:
+        return self.shared / self.size if self.size else None
+
+
+@dataclass(frozen=True, slots=True)
+class Waste:
+    """People who are in two or more of these audiences. `times[n]` people are in n or more of them, from n = 2."""
+
+    people: int
+    everybody: int
+    times: tuple[tuple[int, int], ...]
+    rows: tuple[Shared, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +77,59 @@ class Matrix:
         size = self.counts[row][row]
         return self.counts[row][column] / size if size else None
 
+    def pairs(self) -> list[Pair]:
+        """Those that share anybody, by the larger share of the two."""
+        found = []
+        for row in range(len(self.keys)):
+            for column in range(row + 1, len(self.keys)):
+                if both := self.counts[row][column]:
+                    small, large = sorted((row, column), key=lambda at: self.counts[at][at])
+                    shares = both / self.counts[small][small], both / self.counts[large][large]
+                    found.append(Pair(self.keys[small], self.keys[large], both, *shares))
+        return sorted(found, key=lambda pair: (-pair.share_of_a, -pair.both, pair.a, pair.b))
+
+    def arranged(self, order: str) -> "Matrix":
+        """The same, by one of ORDERS: those that lie furthest inside another first, the largest first, or by key."""
+        ranks: dict[str, list[tuple[float, ...]]] = {
+            "overlap": [(-most, -both) for most, both in map(self._most, range(len(self.keys)))],
+            "size": [(-self.counts[at][at],) for at in range(len(self.keys))],
+        }
+        rank = ranks.get(order) or [() for _ in self.keys]
+        places = sorted(range(len(self.keys)), key=lambda at: (rank[at], self.keys[at]))
+        return Matrix(
+            keys=tuple(self.keys[at] for at in places),
+            as_of_us=tuple(self.as_of_us[at] for at in places),
+            counts=tuple(tuple(self.counts[row][column] for column in places) for row in places),
+        )
+
+    def _most(self, row: int) -> tuple[float, int]:
+        """The largest share of this audience that another has too, and how many those are."""
+        size = self.counts[row][row]
+        both = max((count for at, count in enumerate(self.counts[row]) if at != row), default=0)
+        return (both / size if size else 0.0), both
+
 
 class NotCounted(Exception):
     """An audience that was asked for has no members on record; the words name it."""
+
+
+def choices() -> list[Choice]:
+    """Every audience that is not archived, by key. One query, whatever their number; no bitmap is read."""
+    rows = Audience.objects.filter(archived_at=None).order_by("key")
+    fields = "key", "name", "purpose", "membership__count", *(f"{role.field}_id" for role in owners.ROLES)
+    return [
+        Choice(key, name, purpose, count, frozenset(owner for owner in named if owner))
+        for key, name, purpose, count, *named in rows.values_list(*fields)
+    ]
+
+
+def of(choices: Iterable[Choice], which: str, user: User | None = None) -> list[Choice]:
+    """Those of one purpose, or `mine`, the user's own; of anything else, all."""
+    if which == "mine":
+        return [choice for choice in choices if user is not None and user.pk in choice.owners]
+    if which in Audience.Purpose.values:
+        return [choice for choice in choices if choice.purpose == which]
+    return list(choices)
 
 
 def matrix(keys: Sequence[str] | None = None) -> Matrix:
@@ -45,8 +148,57 @@ def matrix(keys: Sequence[str] | None = None) -> Matrix:
     return Matrix(
         keys=tuple(row.audience.key for row in rows),
         as_of_us=tuple(row.refresh.as_of_us for row in rows),
-        counts=pairs([bitmaps.unpack(row.members) for row in rows]),
+        counts=_remembered([bytes(row.members) for row in rows]),
     )
+
+
+def waste(keys: Sequence[str]) -> Waste:
+    """Of these audiences, as far as they have been counted: who is in more than one of them. One query."""
+    rows = Membership.objects.filter(audience__key__in=keys, audience__archived_at=None)
+    members = {key: bitmaps.unpack(packed) for key, packed in rows.values_list("audience__key", "members")}
+    levels = list(_levels(members.values()))  # levels[n]: people who are in more than n of them
+    twice = levels[1] if len(levels) > 1 else BitMap()
+    shared = [Shared(key, len(people), people.intersection_cardinality(twice)) for key, people in members.items()]
+    return Waste(
+        people=len(twice),
+        everybody=len(levels[0]) if levels else 0,
+        times=tuple((number + 1, len(level)) for number, level in enumerate(levels) if number and level),
+        rows=tuple(sorted(shared, key=lambda row: (-row.shared, row.key))),
+    )
+
+
+def _levels(members: Iterable[BitMap]) -> Iterator[BitMap]:
+    """Who is in at least one, in at least two, … of the sets."""
+    levels: list[BitMap] = []
+    for people in members:
+        carried = BitMap(people)
+        for number, level in enumerate(levels):
+            levels[number], carried = level | carried, level & carried
+            if not carried:
+                break
+        if carried:
+            levels.append(carried)
+    return iter(levels)
+
+
+_memory: OrderedDict[tuple[bytes, ...], tuple[tuple[int, ...], ...]] = OrderedDict()
+_memory_lock = threading.Lock()
+
+
+def _remembered(packed: Sequence[bytes]) -> tuple[tuple[int, ...], ...]:
+    """`pairs` of these stored sets. While they hold the same people, they are not counted again: what they hold is the key,
+    for a merge or a removal changes a membership without a new count."""
+    key = tuple(hashlib.sha256(data).digest() for data in packed)
+    with _memory_lock:
+        if key in _memory:
+            _memory.move_to_end(key)
+            return _memory[key]
+    counts = pairs([bitmaps.unpack(data) for data in packed])
+    with _memory_lock:
+        _memory[key] = counts
+        while len(_memory) > _KEPT:
+            _memory.popitem(last=False)
+    return counts
 
 
 def pairs(members: Sequence[BitMap]) -> tuple[tuple[int, ...], ...]:

@@ -1,6 +1,5 @@
 """Files in: upload, say which column is what, watch it being read, see what was refused and why."""
 
-import csv
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from audiences import queries
+from audiences import queries, spreadsheets
 from audiences.access import may, requires
 from audiences.forms import ColumnsForm, UploadForm
 from audiences.models import ImportFile, RefusedRow
@@ -174,26 +173,12 @@ def export_refused(request: HttpRequest) -> HttpResponseBase:
     return response
 
 
-class _Echo:
-    """csv writes to it and gets the line back."""
-
-    def write(self, line: str) -> str:
-        return line
-
-
 def _csv(rows: Any) -> Iterator[str]:
-    writer = csv.writer(_Echo())
-    yield writer.writerow(["source", "file", "line", "field", "reason", "row"])
-    for row in rows.iterator(chunk_size=2000):
-        name = row.import_file.name if row.import_file else ""
-        yield writer.writerow(
-            [_inert(str(cell)) for cell in (row.source, name, row.line or "", row.field, row.reason, row.raw)]
-        )
-
-
-def _inert(cell: str) -> str:
-    """A cell that a spreadsheet would run as a formula is kept from it by a quote."""
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+    cells = (
+        (row.source, row.import_file.name if row.import_file else "", row.line or "", row.field, row.reason, row.raw)
+        for row in rows.iterator(chunk_size=2000)
+    )
+    return spreadsheets.lines(["source", "file", "line", "field", "reason", "row"], cells)
 
 
 def _import(number: str) -> ImportFile | None:
