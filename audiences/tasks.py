@@ -5,11 +5,11 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_ready
 
-from audiences import jobs, refreshing
+from audiences import jobs, refreshing, waiting
 from audiences.people import imports
 from audiences.people.lake import upkeep
 
-__all__ = ["imports", "keep_going", "refreshing", "sweep", "upkeep"]
+__all__ = ["imports", "keep_going", "refreshing", "sweep", "upkeep", "waiting"]
 
 
 @shared_task(name="audiences.sweep", queue="urgent")
@@ -23,3 +23,4 @@ def keep_going(**_: Any) -> None:
     """A worker that starts makes sure that the standing jobs are asked for; asking again changes nothing."""
     upkeep.keep_going()
     refreshing.keep_counting()
+    waiting.keep_waiting()

@@ -4,9 +4,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from django.db import connection
 from django.db.utils import ConnectionHandler
 from django.test import TransactionTestCase
 
+from audiences.models import frozen
 from audiences.people import engines
 
 
@@ -21,6 +23,22 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 # Every test may read through both aliases.
 TransactionTestCase.databases = frozenset({"default", "snapshot"})
+
+_empty_every_table = TransactionTestCase._fixture_teardown
+
+
+def _empty_what_is_frozen_too(self: TransactionTestCase) -> None:
+    """Between tests every row is deleted, which SQLite refuses for published versions and the audit trail. PostgreSQL truncates."""
+    if connection.vendor != "sqlite":
+        return _empty_every_table(self)
+    frozen.remove(connection)
+    try:
+        _empty_every_table(self)
+    finally:
+        frozen.install(connection)
+
+
+TransactionTestCase._fixture_teardown = _empty_what_is_frozen_too
 
 
 @pytest.fixture

@@ -15,7 +15,18 @@ from django.utils import timezone
 
 from audiences import jobs
 from audiences.clock import DAY, HOUR, MINUTE, from_us, now_us
-from audiences.models import Audience, AuditEntry, ImportFile, Job, Membership, Refresh, SegmentVersion, User, Workspace
+from audiences.models import (
+    Audience,
+    AuditEntry,
+    ImportFile,
+    Job,
+    Membership,
+    Refresh,
+    SegmentVersion,
+    User,
+    Workspace,
+    frozen,
+)
 from audiences.people import engines, imports
 from audiences.segments import evaluate, grammar
 from audiences.services import refreshes, versions, workspace
@@ -170,8 +181,9 @@ def _as_if_long_ago() -> None:
     then = timezone.now() - timedelta(days=180)
     new = timezone.now() - timedelta(days=1)
     Audience.objects.filter(created_at__gt=new).update(created_at=then)
-    SegmentVersion.objects.filter(created_at__gt=new, number=1).update(created_at=then, published_at=then)
-    AuditEntry.objects.filter(at__gt=new).update(at=then)
+    with frozen.set_aside():
+        SegmentVersion.objects.filter(created_at__gt=new, number=1).update(created_at=then, published_at=then)
+        AuditEntry.objects.filter(at__gt=new).update(at=then)
 
 
 def _past(progress: Progress) -> None:
@@ -205,9 +217,10 @@ def _cut(vip: Audience, then: int) -> None:
     version = versions.publish(
         actor=marketer, version=draft, reason="Only the very best customers should see the spring preview"
     )
-    SegmentVersion.objects.filter(pk=version.pk).update(
-        published_at=from_us(then + HOUR), created_at=from_us(then + HOUR)
-    )
+    with frozen.set_aside():
+        SegmentVersion.objects.filter(pk=version.pk).update(
+            published_at=from_us(then + HOUR), created_at=from_us(then + HOUR)
+        )
     for hours in (2, 24, 47):
         _count(vip, then + hours * HOUR)
 

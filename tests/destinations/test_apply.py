@@ -7,7 +7,7 @@ import pytest
 import yaml
 from django.core.management import CommandError, call_command
 
-from audiences.models import Audience, AuditEntry, PersonList, SegmentVersion, User, Workspace
+from audiences.models import Audience, AuditEntry, PersonList, SegmentVersion, User, Workspace, frozen
 from destinations import blueprint, secrets
 from destinations.blueprint.notation import load_json, load_yaml
 from destinations.models import Destination, Mapping
@@ -184,10 +184,11 @@ def test_an_exported_file_makes_the_same_workspace_elsewhere(apply, monkeypatch,
     apply()
     call_command("export")
     exported = capsys.readouterr().out
-    for model in (Mapping, Destination, SegmentVersion, Audience, PersonList, User, Workspace, AuditEntry):
-        if model is SegmentVersion:
-            Audience.objects.update(live_version=None)
-        model.objects.all().delete()
+    with frozen.set_aside():
+        for model in (Mapping, Destination, SegmentVersion, Audience, PersonList, User, Workspace, AuditEntry):
+            if model is SegmentVersion:
+                Audience.objects.update(live_version=None)
+            model.objects.all().delete()
     monkeypatch.setenv("META_MAIN_ACCESS_TOKEN", TOKEN)
 
     apply(exported)
