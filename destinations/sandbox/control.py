@@ -23,9 +23,9 @@ MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
 class Sandbox:
     """A sandbox at an address. `account` may be left out of most calls to mean any."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, *, seconds: float = 60) -> None:
         self.base_url = base_url.rstrip("/")
-        self._http = httpx.Client(base_url=f"{self.base_url}/_sandbox", timeout=60, trust_env=False)
+        self._http = httpx.Client(base_url=f"{self.base_url}/_sandbox", timeout=seconds, trust_env=False)
 
     def close(self) -> None:
         self._http.close()
@@ -126,6 +126,11 @@ class Sandbox:
     def identifiers(self, platform: str, audience: str) -> set[tuple[str, str]]:
         """The whole member set as (kind, value): kinds are email, phone, external_id, mobile_ad_id, address; hashes as hex."""
         return {(kind, value) for kind, value in self._lines(f"audiences/{platform}/{audience}/identifiers")}
+
+    def holds(self, platform: str, audience: str, identifiers: list[tuple[str, str]]) -> dict[str, Any]:
+        """What `audiences` says of one, and under `holds` whether each (kind, value) is in its member set."""
+        found: dict[str, Any] = self._post(f"audiences/{platform}/{audience}/holds", {"identifiers": identifiers})
+        return found
 
     def members(self, platform: str, audience: str) -> list[dict[str, str]]:
         """kind → value of every row that came in and still has an identifier in the set."""

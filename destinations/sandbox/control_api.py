@@ -120,6 +120,9 @@ class ControlApi:
                 return _lines(orjson.dumps(pair) for pair in self.store.identifiers(audience))
             case ("GET", "members"):
                 return _lines(orjson.dumps(person) for _, person in self.store.members(audience))
+            case ("POST", "holds"):
+                pairs = [(str(kind), str(value)) for kind, value in request.fields["identifiers"]]
+                return answer({**self._shown(audience), "holds": self.store.holds(audience, pairs)})
             case ("POST", "forget"):
                 return answer({"forgotten": self.store.forget(audience, int(request.fields["people"]))})
             case ("POST", "put"):

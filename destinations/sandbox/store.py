@@ -243,6 +243,13 @@ class Store:
             for kind, value in db.execute("SELECT kind, value FROM member WHERE audience = ?", (audience.no,)):
                 yield KINDS[kind], readable(value)
 
+    def holds(self, audience: Audience, pairs: Iterable[tuple[str, str]]) -> list[bool]:
+        """Of each (kind, value) whether it is in the set."""
+        asked = [(audience.no, KINDS.index(kind), stored(value)) for kind, value in pairs]
+        with self._database.reading() as db:
+            sql = "SELECT 1 FROM member WHERE audience = ? AND kind = ? AND value = ?"
+            return [db.execute(sql, one).fetchone() is not None for one in asked]
+
     def members(
         self, audience: Audience, *, after: int | None = None, limit: int | None = None
     ) -> Iterator[tuple[int, dict[str, str]]]:
