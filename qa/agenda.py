@@ -215,8 +215,13 @@ def _set_ups(user: User) -> Iterable[Item]:
         return
     rows = SetUp.objects.filter(finished_at=None).select_related("audience", "destination", "started_by")
     for row in rows.order_by("pk")[:SHOWN]:
-        title = row.audience.name if row.audience else row.destination.name if row.destination else "A new audience"
-        url = reverse("qa:setup", args=[row.audience.key]) if row.audience else reverse("qa:setups")
+        if row.audience:
+            title, url = row.audience.name, reverse("qa:setup", args=[row.audience.key])
+        else:
+            purpose = Audience.Purpose(row.purpose).label if row.purpose else "A new audience"
+            title = f"{purpose} on {row.destination.name}" if row.destination else purpose
+            step = "segment" if "identifiers" in row.answers else "identity" if row.purpose else "destination"
+            url = reverse("qa:setup-step", args=[row.pk, step])
         yield Item(
             "accent",
             "setup",

@@ -33,7 +33,7 @@ from audiences.services import refreshes, versions, workspace
 from destinations.models import ENDED, Destination, Mapping, Run
 from destinations.sandbox.control import Sandbox
 from destinations.services import destinations, mappings, runs
-from qa.sample import shop
+from qa.sample import shop, team
 
 TASK, KEY = "qa.fill_demo", "demo"
 PASSWORD = "rollcall-sample"  # noqa: S105 (the sample's own, printed on every start)
@@ -112,7 +112,8 @@ def fill(progress: Progress) -> None:
         ("Publishing audiences, connecting accounts", 0.45, _apply),
         ("Counting the past 90 days", 0.55, _past),
         ("Telling the platforms", 0.75, _syncs),
-        ("Making the usual troubles", 0.92, _troubles),
+        ("Making the usual troubles", 0.90, _troubles),
+        ("Letting the team do its week", 0.94, _team),
     )
     for words, share, step in steps:
         progress(words, share)
@@ -173,6 +174,7 @@ def _apply(_: Progress) -> None:
         call_command("apply", str(path), stdout=StringIO())
     for destination in Destination.objects.all():
         destinations.check(actor=None, destination=destination)
+    team.name_owners()
     _as_if_long_ago()
 
 
@@ -283,6 +285,14 @@ def _troubles(_: Progress) -> None:
             reason="Google shows fewer people than we sent",
         )
         _sync(failing)
+
+
+def _team(_: Progress) -> None:
+    team.follow()
+    team.test()
+    team.check()
+    team.begin_one()
+    team.say_what_is_spent()
 
 
 def _sandbox() -> Sandbox:

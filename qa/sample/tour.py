@@ -6,6 +6,7 @@ from audiences.models import Audience, User
 from destinations.models import Destination, Mapping
 from qa.addresses import reverse
 from qa.models import Incident, Mail
+from qa.sample import story
 from qa.sample.fill import FAILING, REHEARSED, VIP
 
 COOKIE = "tour"
@@ -50,7 +51,7 @@ def _drop() -> Step | None:
 
 
 def _purchase() -> Step | None:
-    found = _candidate()
+    found = story.candidate()
     if found is None:
         return None
     return Step(
@@ -131,7 +132,3 @@ def _rehearsal() -> Step | None:
         reverse("destinations:connection", args=[pk]),
         "Open the connection",
     )
-
-
-def _candidate() -> int | None:
-    return None
