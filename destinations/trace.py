@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db.models import F
 from pyroaring import BitMap
 
 from audiences.bitmaps import unpack
@@ -55,19 +56,46 @@ def traces(mapping: Mapping, people: Collection[int]) -> dict[int, Trace]:
     ledger = Ledger.objects.get(mapping=mapping)
     membership = Membership.objects.filter(audience=mapping.audience_id).only("members").first()
     members = unpack(membership.members) if membership else BitMap()
-    steps = [
-        (row.step, unpack(row.taken_out))
-        for row in Eligibility.objects.filter(mapping=mapping, refresh=ledger.refresh_id).order_by("position")
-    ]
+    rows = Eligibility.objects.filter(mapping=mapping, refresh=ledger.refresh_id, out_count__gt=0).order_by("position")
+    steps = [(row.step, unpack(row.taken_out)) for row in rows]
+    return _traces(mapping, ledger, members, steps, _own(people))
+
+
+def everywhere(profile_no: int) -> dict[int, Trace]:
+    """One person and every connection that was ever planned, by its id. One query more for each that has sent them."""
+    own = _own([profile_no])
+    memberships = Membership.objects.values_list("audience_id", "members")
+    within = {audience for audience, members in memberships.iterator(chunk_size=20) if profile_no in unpack(members)}
+    taken: dict[int, list[tuple[str, BitMap]]] = {}
+    rows = Eligibility.objects.filter(refresh=F("mapping__ledger__refresh"), out_count__gt=0).order_by("position")
+    for mapping_id, step, out in rows.values_list("mapping_id", "step", "taken_out").iterator(chunk_size=20):
+        if profile_no in unpack(out):
+            taken.setdefault(mapping_id, []).append((step, BitMap([profile_no])))
+    found: dict[int, Trace] = {}
+    for ledger in Ledger.objects.filter(refresh__isnull=False).select_related("mapping").iterator(chunk_size=20):
+        mapping = ledger.mapping
+        members = BitMap([profile_no]) if mapping.audience_id in within else BitMap()
+        found[mapping.pk] = _traces(mapping, ledger, members, taken.get(mapping.pk, []), own)[profile_no]
+    return found
+
+
+def _own(people: Collection[int]) -> dict[int, BitMap]:
+    """Each person's identities, those that were replaced too."""
     own: dict[int, BitMap] = {number: BitMap() for number in people}
-    for identity_no, profile_no in identities.of_profiles(people):
+    for identity_no, profile_no in identities.of_profiles(list(own)):
         own[profile_no].add(identity_no)
+    return own
+
+
+def _traces(
+    mapping: Mapping, ledger: Ledger, members: BitMap, steps: list[tuple[str, BitMap]], own: dict[int, BitMap]
+) -> dict[int, Trace]:
     base, ever_sent = unpack(ledger.base), unpack(ledger.ever_sent)
     told_sets = {name: unpack(getattr(ledger, name)) for name in ("present", "unknown", "rejected")}
     told = {
         number: next((name for name, held in told_sets.items() if held & ids), "absent") for number, ids in own.items()
     }
-    reasons = _reasons(mapping, {number: own[number] for number in people if told[number] == "rejected"})
+    reasons = _reasons(mapping, {number: ids for number, ids in own.items() if told[number] == "rejected"})
     last = _last_calls(mapping, {number: ids & (ever_sent | told_sets["rejected"]) for number, ids in own.items()})
     return {
         number: Trace(
@@ -95,6 +123,8 @@ def _last_calls(mapping: Mapping, own: dict[int, BitMap]) -> dict[int, Call]:
     """For each person the newest call that carried one of these identities."""
     missing = {number: ids for number, ids in own.items() if ids}
     found: dict[int, Call] = {}
+    if not missing:
+        return found
     rows = Operation.objects.filter(mapping=mapping).order_by("-pk").defer("unsettled", "identifiers", "error")
     for row in rows[:CALLS_LOOKED_AT].iterator(chunk_size=20):
         if not missing:

@@ -3,6 +3,7 @@
 What was searched for is never in an address: the form is posted, and the answer is an address with the person's number.
 """
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -93,6 +94,7 @@ def _person(request: HttpRequest, profile_no: int, *, whole: bool) -> HttpRespon
         "events": [(event, standings.attributes(event.properties, whole=whole)) for event in events[:EVENTS_SHOWN]],
         "event_count": len(events),
         "standings": standings.standings(life),
+        "demo": settings.DEMO,
     }
     return page(request, "people/person.html", context)
 
