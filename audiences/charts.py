@@ -7,18 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from math import ceil, floor, log10
+from statistics import median
 
 Point = tuple[date, int | None]
+Limits = tuple[float, float]
+USUAL_DAYS, USUAL_FEWEST = 7, 3  # the usual is the median of so many days before, where so many of them are known
 
 
 @dataclass(frozen=True, slots=True)
 class Spark:
-    """A line of at most `width` × `height`; empty strings where fewer than two days are known."""
+    """A line of at most `width` × `height`; empty strings where fewer than two days are known. `band`: within it nobody is alerted."""
 
     width: int
     height: int
     line: str
     area: str
+    band: str
     last_x: float
     last_y: float
     words: str  # for those who hear it
@@ -43,6 +47,23 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Alert:
+    """A day on which something was wrong: a dot on the curve, at the foot of the plot where the day has no count."""
+
+    day: date
+    words: str
+    bad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    x: float
+    y: float
+    words: str
+    bad: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """The column of one day: what the pointer meets, and what it is told."""
 
@@ -63,9 +84,11 @@ class SizeChart:
     bottom: float
     lines: tuple[str, ...]
     areas: tuple[str, ...]
+    bands: tuple[str, ...]
     y_ticks: tuple[Tick, ...]
     x_ticks: tuple[Tick, ...]
     marks: tuple[Mark, ...]
+    dots: tuple[Dot, ...]
     hits: tuple[Hit, ...]
     last: tuple[float, float] | None
     words: str
@@ -75,30 +98,58 @@ class SizeChart:
         return self.bottom - self.top
 
 
-def sparkline(counts: Sequence[int | None], *, width: int = 96, height: int = 24) -> Spark:
-    """The counts in order, one a day, scaled between their least and greatest."""
+def limits(counts: Sequence[int | None], share: float) -> list[Limits | None]:
+    """For each day what its count may be before somebody is alerted: this share below and above the median of the days before it."""
+    found: list[Limits | None] = []
+    for index in range(len(counts)):
+        before = [count for count in counts[max(0, index - USUAL_DAYS) : index] if count is not None]
+        if len(before) < USUAL_FEWEST:
+            found.append(None)
+        else:
+            usual = median(before)
+            found.append((max(0.0, usual * (1 - share)), usual * (1 + share)))
+    return found
+
+
+def sparkline(
+    counts: Sequence[int | None], band: Sequence[Limits | None] = (), *, width: int = 96, height: int = 24
+) -> Spark:
+    """The counts in order, one a day, and the `band` that they may move in. A curve that nearly leaves its band nearly leaves its box."""
     known = [(index, count) for index, count in enumerate(counts) if count is not None]
     if len(known) < 2:
-        return Spark(width, height, "", "", 0, 0, "No curve yet")
+        return Spark(width, height, "", "", "", 0, 0, "No curve yet")
     low, high = min(count for _, count in known), max(count for _, count in known)
+    held = [pair for pair in band if pair is not None]
+    floor_, ceiling = min([low, *(pair[0] for pair in held)]), max([high, *(pair[1] for pair in held)])
     margin = 2.5
     step = (width - 2 * margin) / (len(counts) - 1)
     # A curve that barely moves should look flat: a tenth of its height is the least span.
-    span = max(high - low, high / 10, 1)
-    middle = (high + low) / 2
-    points = [
-        (margin + index * step, height / 2 - (count - middle) / span * (height - 2 * margin)) for index, count in known
-    ]
+    span = max(ceiling - floor_, high / 10, 1)
+    middle = (ceiling + floor_) / 2
+
+    def at(index: int, count: float) -> tuple[float, float]:
+        return margin + index * step, height / 2 - (count - middle) / span * (height - 2 * margin)
+
+    points = [at(index, count) for index, count in known]
     line = _path(points)
-    area = f"{line}L{points[-1][0]:.1f} {height}L{points[0][0]:.1f} {height}Z"
+    area = "" if held else f"{line}L{points[-1][0]:.1f} {height}L{points[0][0]:.1f} {height}Z"
     words = f"From {known[0][1]:,} to {known[-1][1]:,} in {len(counts)} days; least {low:,}, greatest {high:,}"
-    return Spark(width, height, line, area, *_rounded(points[-1]), words)
+    if held and band[-1] is not None:
+        words += f"; an alert below {band[-1][0]:,.0f} or above {band[-1][1]:,.0f}"
+    return Spark(width, height, line, area, "".join(_bands(band, at)), *_rounded(points[-1]), words)
 
 
 def size_chart(
-    days: Sequence[Point], marks: Sequence[tuple[date, str, str]] = (), *, width: int = 960, height: int = 260
+    days: Sequence[Point],
+    marks: Sequence[tuple[date, str, str]] = (),
+    alerts: Sequence[Alert] = (),
+    band: Sequence[Limits | None] = (),
+    *,
+    width: int = 960,
+    height: int = 260,
 ) -> SizeChart | None:
-    """The size of an audience by day, with marks (day, label, words) as vertical lines; None where no count is known.
+    """The size of an audience by day, with marks (day, label, words) as vertical lines, alerts as dots and the band between the limits of
+    alerts; None where no count is known.
 
     `days` are in order, without gaps. The value axis starts at zero unless the curve keeps far from it.
     """
@@ -117,6 +168,9 @@ def size_chart(
 
     def y_of(count: float) -> float:
         return bottom - (count - bottom_value) / (top_value - bottom_value) * (bottom - top)
+
+    def within(index: int, count: float) -> tuple[float, float]:
+        return x_of(days[index][0]), min(max(y_of(count), top), bottom)
 
     stretches: list[list[tuple[float, float]]] = [[]]
     for day, count in days:
@@ -138,6 +192,14 @@ def size_chart(
         if count is not None
     )
     end = stretches[-1][-1] if stretches else None
+    by_day = dict(days)
+    dots = tuple(
+        Dot(round(x_of(alert.day), 1), round(bottom if count is None else y_of(count), 1), alert.words, alert.bad)
+        for alert in alerts
+        if first <= alert.day <= last
+        for count in [by_day.get(alert.day)]
+    )
+    told = f"; {len(dots)} alert{'' if len(dots) == 1 else 's'}" if dots else ""
     return SizeChart(
         width,
         height,
@@ -147,12 +209,14 @@ def size_chart(
         bottom,
         tuple(_path(stretch) for stretch in stretches),
         tuple(f"{_path(s)}L{s[-1][0]:.1f} {bottom:.1f}L{s[0][0]:.1f} {bottom:.1f}Z" for s in stretches if len(s) > 1),
+        _bands(band, within),
         tuple(Tick(round(y_of(tick), 1), short(tick)) for tick in ticks),
         tuple(Tick(round(x_of(day), 1), f"{day.day} {day:%b}") for day in _days_to_name(first, last, width)),
         _place(marks, first, last, x_of, right),
+        dots,
         hits,
         _rounded(end) if end else None,
-        f"Size from {days[0][0]:%d %b %Y} to {last:%d %b %Y}: least {min(known):,}, greatest {max(known):,}, last {known[-1]:,}",
+        f"Size from {days[0][0]:%d %b %Y} to {last:%d %b %Y}: least {min(known):,}, greatest {max(known):,}, last {known[-1]:,}{told}",
     )
 
 
@@ -173,6 +237,22 @@ def every_day(known: Sequence[tuple[date, int]], until: date, *, days: int) -> l
     if counts:
         start = max(start, min(counts))
     return [(day, counts.get(day)) for day in (start + timedelta(days=n) for n in range((until - start).days + 1))]
+
+
+def _bands(band: Sequence[Limits | None], at: Callable[[int, float], tuple[float, float]]) -> tuple[str, ...]:
+    """A closed path for each stretch of days that have limits: along the upper ones, back along the lower ones."""
+    found: list[str] = []
+    stretch: list[tuple[int, Limits]] = []
+    for index, pair in [*enumerate(band), (len(band), None)]:
+        if pair is not None:
+            stretch.append((index, pair))
+        elif len(stretch) > 1:
+            upper = [at(day, high) for day, (_, high) in stretch]
+            lower = [at(day, low) for day, (low, _) in reversed(stretch)]
+            found.append(f"{_path([*upper, *lower])}Z")
+        if pair is None:
+            stretch = []
+    return tuple(found)
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

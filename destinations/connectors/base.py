@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
+from urllib.parse import quote, urlsplit
 
 import httpx
 import pyarrow as pa
@@ -135,6 +136,14 @@ class RemoteAudience:
     at: datetime | None = None
 
 
+def sandbox_page(kind: str, base_url: str, account: str, remote_id: str) -> str:
+    """The page of an audience in the sandbox (destinations/sandbox/pages.py); empty where this base address is not on this machine."""
+    host = urlsplit(base_url).hostname or ""
+    if host not in ("localhost", "127.0.0.1", "::1"):
+        return ""
+    return f"{base_url.rstrip('/')}/accounts/{kind}/{quote(account, safe='')}/{quote(remote_id, safe='')}/"
+
+
 class Connector(ABC):
     """Made anew for each use: `Connector(account, client)`. `client` is connectors/http.py's one door.
 
@@ -154,6 +163,11 @@ class Connector(ABC):
     @abstractmethod
     def account_key(cls, config: Mapping[str, Any]) -> str:
         """What names the platform account whose rate budget this shares."""
+
+    @classmethod
+    def page_of(cls, base_url: str, config: Mapping[str, Any], remote_id: str) -> str:
+        """The address at which a person sees this audience in the platform's own pages; empty: it has none. Built, not asked for."""
+        return ""
 
     @abstractmethod
     def check(self) -> str:

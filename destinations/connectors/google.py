@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 import httpx
 import orjson
@@ -24,6 +25,7 @@ from destinations.connectors.base import (
     Receipt,
     Rejected,
     RemoteAudience,
+    sandbox_page,
 )
 
 MEMBERSHIP = "46656000s"  # 540 days, the longest there is
@@ -114,6 +116,14 @@ class Google(Connector):
     @classmethod
     def account_key(cls, config: Mapping[str, Any]) -> str:
         return f"google:{_digits(str(config.get('account_id', '')))}"
+
+    @classmethod
+    def page_of(cls, base_url: str, config: Mapping[str, Any], remote_id: str) -> str:
+        account = _digits(str(config.get("account_id", "")))
+        if here := sandbox_page("google", base_url, account, remote_id):
+            return here
+        # Its own pages count accounts by another number (`ocid`); `__e` is the one that people and the API know.
+        return f"https://ads.google.com/aw/audiences/management/details?{urlencode({'__e': account, 'userListId': remote_id})}"
 
     def check(self) -> str:
         answer = self._object(self._call("GET", self._lists(), params={"pageSize": "1"}))

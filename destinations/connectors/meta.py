@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 import httpx
 import orjson
@@ -26,6 +27,7 @@ from destinations.connectors.base import (
     Rejected,
     RemoteAudience,
     Retryable,
+    sandbox_page,
 )
 
 API_VERSION = "v26.0"
@@ -124,6 +126,14 @@ class Meta(Connector):
     @classmethod
     def account_key(cls, config: Mapping[str, Any]) -> str:
         return f"meta:{_account_id(str(config.get('ad_account_id', '')))}"
+
+    @classmethod
+    def page_of(cls, base_url: str, config: Mapping[str, Any], remote_id: str) -> str:
+        act = _account_id(str(config.get("ad_account_id", "")))
+        if here := sandbox_page("meta", base_url, act.removeprefix("act_"), remote_id):
+            return here
+        chosen = urlencode({"act": act.removeprefix("act_"), "selected_audience_ids": remote_id})
+        return f"https://business.facebook.com/adsmanager/audiences?{chosen}"
 
     def check(self) -> str:
         account = self._get(self._act, fields="name,currency,account_status,tos_accepted")

@@ -21,6 +21,7 @@ from destinations.connectors.base import (
     Receipt,
     RemoteAudience,
     Retryable,
+    sandbox_page,
 )
 
 _FIELD = {"email": "email_sha256", "external_id": "external_id"}
@@ -62,6 +63,12 @@ class OpenList(Connector):
     @classmethod
     def account_key(cls, config: Mapping[str, Any]) -> str:
         return f"openlist:{config.get('account') or 'main'}"
+
+    @classmethod
+    def page_of(cls, base_url: str, config: Mapping[str, Any], remote_id: str) -> str:
+        return sandbox_page(
+            "openlist", base_url or cls.capabilities.base_url, str(config.get("account") or "main"), remote_id
+        )
 
     def check(self) -> str:
         about = http.json_object(self._call("GET", "account"))
