@@ -49,6 +49,37 @@ def sentence(node: Node) -> str:
     return f"People {_clause(node)}."
 
 
+def phrase(node: Node) -> str:
+    """One rule of several: `who did “add_to_cart” at least once in the last 24 hours`."""
+    return " ".join(_phrase(_unwrapped(node))).strip()
+
+
+def window(when: Window) -> str:
+    """`in the last 24 hours`, `from 1 to the end of 3 May 2024` or `at any time`."""
+    return _when(when).strip() or "at any time"
+
+
+def times(count: Count) -> str:
+    """`at least once`, `2 to 4 times` or `not at all`."""
+    return "not at all" if count.high == 0 else _times(count)
+
+
+def conditions(where: tuple[Condition, ...]) -> str:
+    """`category is “shoes”, and value is above 10`, or `any`."""
+    return ", and ".join(map(_tested, where)) or "any"
+
+
+def compared(op: str, values: Sequence[Scalar]) -> str:
+    """`at least 10`, or for moments `in the last 3 days`, as it stands after "is"."""
+    moments = op in ("before", "after", "within_last", "not_within_last", "within_next")
+    return _when_compared(op, values) if moments else _compared(op, values)
+
+
+def span(us: int) -> str:
+    """`30 days`; a day is 24 hours."""
+    return _duration(us)
+
+
 def _clause(node: Node) -> str:
     """What follows "people" or "those": `who …`, `whose …` or several of these, joined."""
     node = _unwrapped(node)
