@@ -297,12 +297,12 @@ def rejections(mapping: Connection, run: Run | None = None, *, limit: int = 20) 
     return [Reason(row["code"], row["reason"], row["kind"], row["number"], row["next"]) for row in grouped[:limit]]
 
 
-def coverage(audience: Audience, platform: Capabilities) -> list[Coverage]:
-    """How many of the audience's people have each identifier that the platform takes. Before its first count: of everybody.
+def coverage(audience: Audience | None, platform: Capabilities) -> list[Coverage]:
+    """How many of the audience's people have each identifier that the platform takes. Before its first count, or of none: of everybody.
 
     Of more than SAMPLE people, that many are looked at, always the same ones.
     """
-    row = Membership.objects.filter(audience=audience).only("members").first()
+    row = Membership.objects.filter(audience=audience).only("members").first() if audience else None
     people = unpack(row.members) if row else BitMap()
     total = len(people)
     if total > SAMPLE:

@@ -1,14 +1,14 @@
 """Suppression first: the audience of recent buyers that belongs to a retargeting audience, made, found and linked."""
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from django.db import transaction
 
 from audiences.models import Audience, User
 from audiences.segments import grammar
+from audiences.segments.recipes import USUAL as USUAL_NAMES
 from audiences.services import audiences, versions
 from audiences.vocabulary import Problem
 from destinations.connectors import registry
@@ -17,16 +17,6 @@ from destinations.services import mappings, runs
 
 DAYS, USUAL = range(7, 31), 14
 SUPPRESSION = Audience.Purpose.SUPPRESSION
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What may be done about an audience without suppression: link one of those that are there, or make one."""
-
-    existing: tuple[Audience, ...]
-    key: str
-    days: int
-    event: str
 
 
 def rule(days: int, event: str) -> dict[str, Any]:
@@ -49,9 +39,9 @@ def partners(audience_ids: Iterable[int]) -> dict[int, list[Audience]]:
     return found
 
 
-def offer(audience: Audience, *, days: int = USUAL, event: str = "purchase") -> Offer:
-    """Suppression audiences with this very rule come first where they go to the same destinations already."""
-    return Offer(tuple(alike(audience, days=days, event=event)), key_of(audience, days, event), days, event)
+def purchase(events: Collection[str]) -> str:
+    """What a purchase is called here; "" where none of the usual names has been seen."""
+    return next((name for name in USUAL_NAMES["purchase"] if name in events), "")
 
 
 def alike(audience: Audience, *, days: int, event: str) -> list[Audience]:
@@ -132,7 +122,12 @@ def key_of(audience: Audience, days: int, event: str) -> str:
     channel = audience.key.partition("_")[0].lower()
     what = "purchasers" if event == "purchase" else re.sub(r"[^a-z0-9]+", "_", event.lower()).strip("_") or "event"
     words = [channel] if channel in registry.CONNECTORS else []
-    wanted = "_".join([*words, "suppress", what, f"{days}d"])[:90]
+    return free("_".join([*words, "suppress", what, f"{days}d"]))
+
+
+def free(wanted: str) -> str:
+    """A key that no audience has or had: this one, or numbered."""
+    wanted = wanted[:90]
     taken = set(Audience.objects.filter(key__startswith=wanted).values_list("key", flat=True))
     number, key = 1, wanted
     while key in taken:

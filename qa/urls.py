@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from qa.views import audience, catalog, home, live, search, setup, spot_check
+from qa.views import audience, catalog, home, live, people, sample, search, setup, setup_steps, spot_check
 
 app_name = "qa"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -11,9 +11,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("search/", search.search, name="search"),
     path("audiences/", catalog.catalog, name="catalog"),
     path("audiences/new/", setup.new, name="new-audience"),  # before the audiences' own: no key is "new"
-    path("audiences/<slug:key>/setup/", setup.setup, name="setup"),
+    path("audiences/<slug:key>/setup/", setup.of_audience, name="setup"),
     path("audiences/<slug:key>/pair/", setup.pair, name="pair"),
     path("setup-steps/", setup.setups, name="setups"),
+    path("setup-steps/connect/<str:token>/", setup.engineer, name="engineer"),
+    path("setup-steps/<int:pk>/discard/", setup.discard, name="discard-setup"),
+    path("setup-steps/<int:pk>/<slug:name>/", setup_steps.step, name="setup-step"),
     path("audiences/<slug:key>/", audience.audience, name="audience"),
     path("audiences/<slug:key>/count/", audience.count, name="count"),
     path("audiences/<slug:key>/qa/", spot_check.spot_checks, name="spot-checks"),
@@ -21,5 +24,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("audiences/<slug:key>/qa/<int:pk>/", spot_check.spot_check_, name="spot-check"),
     path("audiences/<slug:key>/qa/<int:pk>/sign/", spot_check.sign, name="sign-spot-check"),
     path("audiences/<slug:key>/qa/<int:pk>/people/<int:person>/", spot_check.note, name="note-spot-check"),
+    path("people/<int:profile_no>/platforms/", people.platforms, name="person-platforms"),
+    path("people/<int:profile_no>/buy/", sample.buy, name="make-buy"),
+    path("people/<int:profile_no>/story/", sample.before, name="story-before"),
+    path("people/<int:profile_no>/story/<int:pk>/", sample.story, name="story"),
     path("healthz", live.live, name="live"),
 ]

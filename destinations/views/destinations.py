@@ -1,11 +1,13 @@
 """Destinations: the accounts that audiences go to, connected, checked, changed."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -58,6 +60,9 @@ def connect(request: HttpRequest, kind: str) -> HttpResponse:
             _show(refused, form, theirs)
         else:
             _check(request, made)
+            back = request.GET.get("next", "")
+            if back and url_has_allowed_host_and_scheme(back, None):
+                return redirect(f"{back}?{urlencode({'destination': made.key})}")
             return redirect("destinations:destination", made.key)
     context = {"form": form, "theirs": theirs, "platform": connector.capabilities, "secrets": connector.secret_fields}
     return page(request, "destinations/connect.html", context, status=422 if form.is_bound else 200)

@@ -1,0 +1,136 @@
+"""Step 3 of a set-up: a rule by a recipe or as JSON, seen in words and counted before it is published; and the pair beside it."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+
+from audiences import vocabulary
+from audiences.access import may, who_may
+from audiences.models import Audience
+from audiences.queries import rule_as_json
+from audiences.segments import recipes
+from audiences.services.audiences import AudienceRefused
+from audiences.views.page import actor
+from qa import drafting, pairs, setup, setup_forms
+from qa.setup import Standing
+from qa.views.setup_parts import Result, first, pair_offer
+
+
+def segment(request: HttpRequest, standing: Standing) -> Result:
+    if standing.platform is None:
+        return first(request, standing, "destination", "Choose what it is for and where it goes first.")
+    names = vocabulary.known()
+    events, properties = names.events, names.properties
+    offered = recipes.for_purpose(standing.setup.purpose)
+    asked = request.POST.get("recipe") or request.GET.get("recipe", "")
+    if not asked:
+        asked = setup_forms.JSON if standing.tree is not None else offered[0].key if offered else setup_forms.JSON
+    recipe = recipes.RECIPES.get(asked)
+    posted = request.POST if request.method == "POST" else None
+    rule: setup_forms.RecipeForm | setup_forms.TextForm
+    if recipe is not None:
+        rule = setup_forms.RecipeForm(posted, recipe=recipe, events=events, properties=properties)
+    else:
+        rule = setup_forms.TextForm(
+            posted, initial={"rule": rule_as_json(standing.audience) if standing.audience else ""}
+        )
+    counting = request.POST.get("act") == "count" or "HX-Request" in request.headers
+    audience = standing.audience
+    draft = _draft(rule, recipe, audience)
+    name = None
+    if audience is None:
+        suggested = _suggested(standing, recipe, rule)
+        name = setup_forms.NameForm(None if counting else posted, initial={"key": suggested, **_typed(posted)})
+    publishing = posted is not None and not counting
+    if publishing:
+        if not may(request.user, "audience.publish"):
+            raise PermissionDenied(f"This needs the role {who_may('audience.publish')}.")
+        if rule.is_valid() and draft.sound and (name is None or name.is_valid()):
+            done = _publish(request, standing, draft, name)
+            if done is not None:
+                return done
+    found = None
+    if draft.sound and draft.tree is not None and (counting or publishing):
+        found = drafting.count(draft.tree, audience, standing.platform)
+    return {
+        "recipes": offered,
+        "recipe": recipe,
+        "rule": rule,
+        "name": name,
+        "draft": draft,
+        "found": found,
+        "seen": audience.live_version.number if audience and audience.live_version else 0,
+        "pair": pair_offer(standing),
+        "no_people": not events,
+        "fragment": "preview" if counting else "",
+        "status": 422 if publishing else 200,
+    }
+
+
+def _typed(posted: Any) -> dict[str, str]:
+    """What was typed beside the rule stays while it is counted."""
+    fields = ("key", "description")
+    return {field: posted[field][:500] for field in fields if posted and posted.get(field)}
+
+
+def _draft(
+    rule: setup_forms.RecipeForm | setup_forms.TextForm, recipe: recipes.Recipe | None, audience: Audience | None
+) -> drafting.Draft:
+    """The rule as it stands in the form; of an untouched one, as it would be."""
+    if rule.is_bound and not rule.is_valid():
+        return drafting.Draft(None)
+    if isinstance(rule, setup_forms.TextForm) or recipe is None:
+        text = rule.cleaned_data["rule"] if rule.is_bound else str(rule["rule"].initial or "")
+        return drafting.by_text(text, audience) if text.strip() else drafting.Draft(None)
+    if rule.is_bound:
+        return drafting.by_recipe(recipe, *rule.chosen(), audience)
+    usual = {name[2:]: str(field.initial or "") for name, field in rule.fields.items() if name.startswith("e_")}
+    return drafting.by_recipe(recipe, {}, usual, audience) if rule.guessed_all else drafting.Draft(None)
+
+
+def _publish(
+    request: HttpRequest, standing: Standing, draft: drafting.Draft, name: setup_forms.NameForm | None
+) -> HttpResponse | None:
+    assert draft.tree is not None
+    values = name.cleaned_data if name else {"key": ""}
+    seen = request.POST.get("seen", "0")
+    try:
+        audience = drafting.publish(
+            actor=actor(request),
+            audience=standing.audience,
+            tree=draft.tree,
+            purpose=standing.setup.purpose,
+            seen=int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 10 else 0,
+            reason=request.POST.get("reason", "").replace("\0", "")[:500],
+            **values,
+        )
+    except AudienceRefused as refused:
+        for problem in refused.problems:
+            if name is not None and problem.path in name.fields:
+                name.add_error(problem.path, problem.words)
+            else:
+                messages.error(request, f"Not published: {problem}.")
+        return None
+    setup.take_rule(actor=actor(request), setup=standing.setup, audience=audience)
+    messages.success(request, f"{audience.key} is published, and it is being counted.")
+    if audience.purpose == Audience.Purpose.RETARGETING and not audience.excluded_by.exists():
+        return redirect("qa:setup-step", standing.setup.pk, "segment")  # where the pair is offered
+    return redirect("qa:setup-step", standing.setup.pk, "connect")
+
+
+def _suggested(standing: Standing, recipe: recipes.Recipe | None, rule: forms.Form) -> str:
+    """A key that nobody has: channel, job, intent, window."""
+    window = ""
+    if recipe is not None:
+        window_of = next((number for number in recipe.numbers if number.name in ("hours", "days", "to")), None)
+        if window_of is not None:
+            given = rule["n_" + window_of.name].value()
+            value = given if str(given).isdigit() else window_of.usual
+            window = f"{value}{'h' if window_of.name == 'hours' else 'd'}"
+    job = {"retargeting": "retarget", "suppression": "suppress"}.get(standing.setup.purpose, standing.setup.purpose)
+    words = [standing.kind, job, recipe.intent if recipe else "", window]
+    return pairs.free("_".join(word for word in words if word))
