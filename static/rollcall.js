@@ -192,4 +192,14 @@
   document.addEventListener("click", (event) => {
     if (event.target.matches("dialog.side")) event.target.close();
   });
+
+  // A clock goes on counting between two answers of the server (the demo's story of a purchase).
+  const clocks = new WeakMap();
+  const tick = () => {
+    for (const clock of document.querySelectorAll("[data-count-from]")) {
+      if (!clocks.has(clock)) clocks.set(clock, performance.now() - 1000 * parseFloat(clock.dataset.countFrom));
+      clock.textContent = ((performance.now() - clocks.get(clock)) / 1000).toFixed(1);
+    }
+  };
+  if (document.querySelector("[data-count-from]")) setInterval(tick, 100);
 })();
