@@ -205,6 +205,14 @@ def archive(*, actor: User | None, audience: Audience, reason: str) -> Audience:
     return audience
 
 
+def follow(*, actor: User, audience: Audience, follows: bool) -> None:
+    """Show the actor on their home page what happens to it, or no longer. Their own affair: no line in the trail. Asked twice, it is so once."""
+    if follows:
+        audience.followers.add(actor)
+    else:
+        audience.followers.remove(actor)
+
+
 def held(audience: Audience) -> Audience:
     """Its row, locked until the transaction ends."""
     return Audience.objects.select_for_update(of=("self",)).select_related("live_version").get(pk=audience.pk)
