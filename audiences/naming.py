@@ -13,7 +13,8 @@ from typing import Any
 CHANNEL, CHOICE, WINDOW, TEXT, VERSION = KINDS = ("channel", "choice", "window", "text", "version")
 LONGEST = 200  # characters that an audience's name may have here, whatever a platform allows
 SHORTEST = 20  # a limit below this leaves no room for a name
-MOST_TOKENS, MOST_VALUES = 12, 200
+MOST_TOKENS, MOST_VALUES, MOST_IN_ALL = 12, 100, 300
+RESERVED = ("own_name", "name_reason")  # fields of the form that builds a name
 COMMON_WINDOWS = ("1h", "24h", "3d", "7d", "14d", "30d", "60d", "90d", "180d", "365d", "ever")
 SEPARATOR = re.compile(r"[._+~|:-]{1,3}")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,29}")
@@ -339,12 +340,12 @@ def from_json(data: Mapping[str, Any], channels: Sequence[Value] = ()) -> Conven
             for one in row.get("values") or ()
         )
         if kind == CHANNEL:
-            values = _channels(values, channels)
+            values = channel_values(values, channels)
         tokens.append(Token(str(row.get("name", "")), kind, values, bool(row.get("optional"))))
     return Convention(str(data.get("separator", "_")), tuple(tokens), dict(data.get("lengths") or {}))
 
 
-def _channels(said: Sequence[Value], known: Sequence[Value]) -> tuple[Value, ...]:
+def channel_values(said: Sequence[Value], known: Sequence[Value]) -> tuple[Value, ...]:
     """Every platform, with the short name that the convention gives it."""
     by_platform = {value.platform or value.value: value for value in said}
     platforms = {value.platform or value.value: value for value in known}
@@ -386,12 +387,16 @@ def faults(convention: Convention, room: Mapping[str, int] | None = None) -> lis
         found.append(Problem("tokens", "A name needs at least one part."))
     if len(convention.tokens) > MOST_TOKENS:
         found.append(Problem("tokens", f"There may be at most {MOST_TOKENS} parts."))
+    if sum(len(token.values) for token in convention.tokens) > MOST_IN_ALL:
+        found.append(Problem("tokens", f"There may be at most {MOST_IN_ALL} allowed values in all."))
     names: set[str] = set()
     kinds: set[str] = set()
     for number, token in enumerate(convention.tokens):
         path = f"tokens.{number}"
         if not NAME.fullmatch(token.name):
             found.append(Problem(f"{path}.name", "must be small letters, digits and _, beginning with a letter"))
+        elif token.name in RESERVED:
+            found.append(Problem(f"{path}.name", f"“{token.name}” is taken by Rollcall itself. Choose another."))
         elif token.name in names:
             found.append(Problem(f"{path}.name", f"There is another part called “{token.name}”."))
         names.add(token.name)
@@ -476,7 +481,7 @@ def ambiguous(convention: Convention) -> tuple[Token, Token] | None:
             return parted
         for one in steps(left):
             for other in steps(right):
-                differs = parted or ((tokens[one], tokens[other]) if one != other else None)
+                differs = parted or ((tokens[min(one, other)], tokens[max(one, other)]) if one != other else None)
                 state = (one + 1, other + 1, differs is not None)
                 if state not in seen and _share(tokens[one], tokens[other]):
                     seen.add(state)

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from audiences.views import activity, details, imports, jobs, overlap, owners, people, session, settings, versions
+from audiences.views import activity, details, imports, jobs, naming, overlap, owners, people, session, settings, versions
 
 app_name = "audiences"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -49,4 +49,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("settings/keys/<int:pk>/revoke/", settings.revoke_key, name="revoke-key"),
     path("working/", jobs.working, name="working"),
     path("settings/jobs/", jobs.jobs, name="jobs"),
+    path("settings/naming/", naming.naming_page, name="naming"),
+    path("settings/naming/start/", naming.start, name="start-naming"),
+    path("settings/naming/edit/", naming.edit, name="edit-naming"),
+    path("settings/naming/built/", naming.build_name, name="build-name"),
+    path("settings/naming/conformance/", naming.conformance_page, name="conformance"),
+    path("settings/naming/conformance/<slug:key>/", naming.rename, name="rename"),
 ]

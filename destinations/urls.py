@@ -2,13 +2,15 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from destinations.views import connections, destinations, panels, runs
+from destinations.views import connections, destinations, names, panels, runs
 
 app_name = "destinations"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("audiences/<slug:key>/connections/", panels.connections, name="connections"),
     path("audiences/<slug:key>/sync/", connections.sync_audience, name="sync-audience"),
     path("panels/catalog/", panels.catalog, name="panel-catalog"),
+    path("panels/names/", names.cells, name="remote-name-cells"),
+    path("settings/naming/platforms/", names.remote_names_page, name="remote-names"),
     path("destinations/", destinations.destinations, name="destinations"),
     path("destinations/new/", destinations.choose, name="choose"),
     path("destinations/new/<slug:kind>/", destinations.connect, name="connect"),

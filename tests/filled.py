@@ -11,7 +11,7 @@ from pyroaring import BitMap
 
 from audiences import bitmaps
 from audiences.models import Audience, Identity, ImportFile, PersonList, Refresh, RefusedRow, User, Workspace
-from audiences.services import audiences, refreshes, versions
+from audiences.services import audiences, naming, refreshes, versions
 from destinations.models import Account as PlatformAccount
 from destinations.models import Destination, Eligibility, Ledger, Mapping, Operation, Rejection, Run
 from tests.audiences.people_in import identify, number, track
@@ -86,6 +86,7 @@ def fill() -> Filled:
     cart, buyers = audience("meta_cart_24h", CART, owner), audience("meta_buyers_7d", BUYERS, owner, "suppression")
     draft = audience("not_yet", None, owner, "analytics")
     cart.excluded_by.add(buyers)
+    naming.adopt_starter(actor=owner)
     refreshes.refresh([cart, buyers], cause=Refresh.Cause.MANUAL)
     PersonList.objects.create(key="staff", name="Staff", members=bitmaps.pack(BitMap([number("ann")])), count=1)
     account = PlatformAccount.objects.create(key="meta:act_1")
@@ -235,5 +236,11 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         "/settings/users/": admin,
         "/settings/keys/": admin,
         "/settings/jobs/": admin,
+        "/settings/naming/": everybody,
+        "/settings/naming/edit/": ("admin", "marketer"),
+        "/settings/naming/conformance/": everybody,
+        "/settings/naming/conformance/?only=fix": everybody,
+        f"/settings/naming/conformance/{cart}/": ("admin", "marketer"),
+        "/settings/naming/platforms/": everybody,
         "/account/": everybody,
     }

@@ -147,8 +147,8 @@ def rename_by_convention(
         raise NamingRefused(Problem("", "There is no naming convention."))
     chosen = _plain(convention, tokens if tokens is not None else tokens_of(convention, audience))
     name = built(convention, chosen, number_of(audience))
-    _free(convention, audience, name)
-    _fits_everywhere(convention, chosen, number_of(audience))
+    free(audience, name)
+    fits_everywhere(convention, chosen, number_of(audience))
     return _named(actor, audience, name=name, name_tokens=chosen, name_reason="", reason=reason)
 
 
@@ -223,14 +223,17 @@ def _plain(convention: Convention, tokens: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
-def _free(convention: Convention, audience: Audience, name: str) -> None:
-    others = Audience.objects.filter(name=name, archived_at=None).exclude(pk=audience.pk)
+def free(audience: Audience | None, name: str) -> None:
+    """Raises NamingRefused where another audience has this name."""
+    others = Audience.objects.filter(name=name, archived_at=None)
+    if audience is not None:
+        others = others.exclude(pk=audience.pk)
     if taken := others.values_list("key", flat=True).first():
         raise NamingRefused(Problem("", f"“{name}” is the name of {taken} already: choose other parts."))
 
 
-def _fits_everywhere(convention: Convention, tokens: Mapping[str, str], version_number: int) -> None:
-    """Wherever it may be connected later, its name must fit."""
+def fits_everywhere(convention: Convention, tokens: Mapping[str, str], version_number: int) -> None:
+    """Wherever it may be connected later, its name must fit. Raises NamingRefused."""
     wrong = [
         Problem("", too_long)
         for _, label, name, most in on_platforms(convention, tokens, version_number)
