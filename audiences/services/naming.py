@@ -145,7 +145,7 @@ def rename_by_convention(
     convention = current()
     if convention is None:
         raise NamingRefused(Problem("", "There is no naming convention."))
-    chosen = _plain(convention, tokens if tokens is not None else tokens_of(convention, audience))
+    chosen = plain(convention, tokens if tokens is not None else tokens_of(convention, audience))
     name = built(convention, chosen, number_of(audience))
     free(audience, name)
     fits_everywhere(convention, chosen, number_of(audience))
@@ -213,7 +213,7 @@ def _named(actor: User | None, audience: Audience, *, reason: str, **fields: Any
     return held
 
 
-def _plain(convention: Convention, tokens: Mapping[str, str]) -> dict[str, str]:
+def plain(convention: Convention, tokens: Mapping[str, str]) -> dict[str, str]:
     """Only what the convention knows and the audience must remember; a channel by its platform."""
     kept = {}
     for token in convention.tokens:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from destinations.blueprint import connections
+from destinations.blueprint import connections, names
 from destinations.blueprint.entries import Blueprint, parse, read
 from destinations.blueprint.notation import BlueprintRefused
 from destinations.blueprint.planning import Change, Detail, Plan, Planner
@@ -21,6 +21,7 @@ def plan(blueprint: Blueprint, source: str, environment: Mapping[str, str] | Non
     """
     planner = Planner(blueprint, source, os.environ if environment is None else environment)
     planner.settings()
+    names.convention(planner)
     planner.lists()
     planner.audiences()
     connections.destinations(planner)

@@ -21,6 +21,7 @@ from destinations.services import mappings as mapping_service
 
 S = models.Mapping.State
 SENDING = (S.TRIAL, S.LIVE)
+_FIELDS = {"cadence_seconds": "cadence", "own_name": "remote_name"}  # as the file calls them
 NO_WAY_BACK = "a connection that has begun does not go back to rehearsal; pause it or retire it"
 
 
@@ -190,15 +191,17 @@ def _mapping(
         "cadence_seconds": entry.cadence,
         "trial_percent": entry.trial_percent,
         "removal_limit_percent": entry.removal_limit_percent,
+        "own_name": entry.own_name,
     }
     try:
         wanted = mapping_service.check(destination, **wanted)
     except Refused as refused:
         for problem in refused.problems:
-            planner.wrong(f"{entry.path}.{problem.path.removesuffix('_seconds')}", problem.words)
+            planner.wrong(f"{entry.path}.{_FIELDS.get(problem.path, problem.path)}", problem.words)
     changed = {name: value for name, value in wanted.items() if row is None or getattr(row, name) != value}
     details = [
-        Detail(name, _words(getattr(row, name)) if row else "", _words(value)) for name, value in changed.items()
+        Detail("remote_name" if name == "own_name" else name, _words(getattr(row, name)) if row else "", _words(value))
+        for name, value in changed.items()
     ]
     steps: list[Callable[[models.Mapping], object]] = []
     override = _override(planner, entry, row, details)

@@ -13,10 +13,11 @@ from typing import Any
 from audiences.segments import grammar
 from audiences.segments.tree import Node
 from audiences.vocabulary import Problem
+from destinations.blueprint import names
 from destinations.blueprint.notation import BlueprintRefused, load_json, load_yaml
 
 MAX_BYTES = 20_000_000
-SECTIONS = ("settings", "lists", "audiences", "destinations", "mappings")
+SECTIONS = ("settings", "naming", "lists", "audiences", "destinations", "mappings")
 DURATION = re.compile(r"([0-9]{1,7})([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -45,6 +46,8 @@ class AudienceEntry:
     segment: Node | None
     cadence: int | None  # seconds
     excluded_by: tuple[str, ...] | None
+    tokens: Mapping[str, str] | None  # the parts of its name
+    name_reason: str | None  # why its name is one of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class MappingEntry:
     add_only: bool | None
     trial_percent: int | None
     removal_limit_percent: int | None
+    own_name: str | None  # `remote_name` in the file
     override: Override | None
 
     @property
@@ -89,6 +93,7 @@ class MappingEntry:
 @dataclass(frozen=True, slots=True)
 class Blueprint:
     settings: Mapping[str, Any]
+    naming: Mapping[str, Any] | None
     lists: tuple[ListEntry, ...]
     audiences: tuple[AudienceEntry, ...]
     destinations: tuple[DestinationEntry, ...]
@@ -117,6 +122,7 @@ def parse(data: Any) -> Blueprint:
     sections = reader.fields(data, "", SECTIONS) if data is not None else {}
     blueprint = Blueprint(
         settings=reader.settings(sections.get("settings")),
+        naming=names.read_convention(sections.get("naming"), reader.wrong),
         lists=tuple(reader.list_entry(*item) for item in reader.entries(sections, "lists")),
         audiences=tuple(reader.audience(*item) for item in reader.entries(sections, "audiences")),
         destinations=tuple(reader.destination(*item) for item in reader.entries(sections, "destinations")),
@@ -180,6 +186,9 @@ class _Reader:
             "cadence",
             "excluded_by",
             "suppressed_by",
+            "tokens",
+            "name_tokens",
+            "name_reason",
         )
         row = self.fields(data, path, known)
         both = self.text(row, "owner", path)
@@ -202,6 +211,8 @@ class _Reader:
             segment=self.segment(row, path),
             cadence=self.duration(row, path),
             excluded_by=self.texts(row, linked, path),
+            tokens=names.read_tokens(row.get("tokens", row.get("name_tokens")), _at(path, "tokens"), self.wrong),
+            name_reason=self.text(row, "name_reason", path),
         )
 
     def segment(self, row: Mapping[str, Any], path: str) -> Node | None:
@@ -255,7 +266,7 @@ class _Reader:
             "remote_id",
             "add_only",
         )
-        row = self.fields(data, path, (*known, "trial_percent", "removal_limit_percent", "override"))
+        row = self.fields(data, path, (*known, "trial_percent", "removal_limit_percent", "remote_name", "override"))
         add_only = row.get("add_only")
         if add_only is not None and not isinstance(add_only, bool):
             self.wrong(_at(path, "add_only"), "must be true or false")
@@ -272,6 +283,7 @@ class _Reader:
             add_only=add_only,
             trial_percent=self.whole(row, "trial_percent", path, 1, 100),
             removal_limit_percent=self.whole(row, "removal_limit_percent", path, 1, 100),
+            own_name=self.text(row, "remote_name", path),
             override=self.override(row, path),
         )
 

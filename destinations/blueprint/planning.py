@@ -11,10 +11,12 @@ from typing import Any
 
 from audiences import vocabulary
 from audiences.models import Audience, PersonList, User, Workspace
+from audiences.naming import Convention
 from audiences.segments import explain, grammar
 from audiences.segments.tree import Node
 from audiences.services import audiences, lists, users, versions, workspace
 from audiences.vocabulary import Problem
+from destinations.blueprint import names
 from destinations.blueprint.entries import AudienceEntry, Blueprint, ListEntry
 
 CREATE, CHANGE, SAME = "create", "change", "unchanged"
@@ -70,6 +72,8 @@ class Planner:
         self.file, self.source, self.environment = blueprint, source, environment
         self.plan = Plan()
         self.problems: list[Problem] = []
+        self.convention: Convention | None = None  # names are held against it
+        self.names: dict[str, str] = {}  # built name → the audience that takes it
         self.people: dict[str, str] = {}  # e-mail → role, of everybody whom the file names
         self.audience_rows = {
             row.key: row for row in Audience.objects.select_related("live_version", "definition_owner", "sync_owner")
@@ -77,6 +81,9 @@ class Planner:
 
     def wrong(self, path: str, words: str) -> None:
         self.problems.append(Problem(path, words))
+
+    def note_change(self, kind: str, key: str, details: Iterable[tuple[str, str, str]], *, new: bool) -> None:
+        self.plan.add(kind, key, [Detail(*detail) for detail in details], new=new)
 
     def person(self, email: str, role: str, path: str) -> str:
         """Whoever has no account yet is invited. Returns the address as accounts keep it."""
@@ -192,8 +199,9 @@ class Planner:
             email = getattr(entry, field_name)
             if email:
                 owners[field_name] = self.person(email, role, f"{entry.path}.owners.{name}")
+        named = names.of_audience(self, entry, row)
         given = {
-            "name": entry.name,
+            "name": named.name if named else entry.name,
             "description": entry.description,
             "purpose": entry.purpose,
             "cadence_seconds": entry.cadence,
@@ -210,6 +218,8 @@ class Planner:
                 self.wrong(f"{entry.path}.{problem.path.removesuffix('_seconds')}", problem.words)
             return []
         details = _details(wanted, row)
+        if named:
+            details += [Detail(*differs) for differs in named.differs]
         for field_name, email in owners.items():
             before = getattr(row, field_name) if row else None
             if before is None or before.email != email:
@@ -220,6 +230,8 @@ class Planner:
             self.plan.steps.append(
                 lambda: audiences.change(actor=None, audience=row, reason=self.reason, **wanted, **_users(owners))
             )
+        if named and named.step and (row is None or named.differs or named.name != row.name):
+            self.plan.steps.append(named.step)
         return details
 
     def _sound(

@@ -8,9 +8,12 @@ import yaml
 
 from audiences import vocabulary
 from audiences.models import Audience, PersonList
+from audiences.naming import Convention
 from audiences.segments import grammar
+from audiences.services import naming as service
 from audiences.services import workspace
 from destinations import models, secrets
+from destinations.blueprint import names
 from destinations.blueprint.notation import Loader
 from destinations.connectors import registry
 from destinations.models import Destination
@@ -41,6 +44,7 @@ def export(keys: Sequence[str] | None = None) -> str:
     Archived audiences and retired connections are left out. Raises NoSuchAudience.
     """
     rows = _audiences(keys)
+    rules = service.current()
     mappings = list(
         models.Mapping.objects.filter(audience__in=rows)
         .exclude(state=models.Mapping.State.RETIRED)
@@ -54,8 +58,9 @@ def export(keys: Sequence[str] | None = None) -> str:
         lists = _named(lists, rows)
     sections: dict[str, Any] = {
         "settings": {} if keys else _settings(),
+        "naming": {} if keys else names.written(rules),
         "lists": [_list(row) for row in lists],
-        "audiences": [_audience(row) for row in rows],
+        "audiences": [_audience(row, rules) for row in rows],
         "destinations": [_destination(row) for row in destinations],
         "mappings": [_mapping(row) for row in mappings],
     }
@@ -112,7 +117,7 @@ def _list(row: PersonList) -> dict[str, Any]:
     return _said(key=row.key, name=row.name, customerio_segment=row.customerio_segment)
 
 
-def _audience(row: Audience) -> dict[str, Any]:
+def _audience(row: Audience, rules: Convention | None) -> dict[str, Any]:
     owners = _said(
         definition=row.definition_owner.email if row.definition_owner else None,
         sync_health=row.sync_owner.email if row.sync_owner else None,
@@ -120,7 +125,7 @@ def _audience(row: Audience) -> dict[str, Any]:
     segment = grammar.to_json(vocabulary.rule(row.live_version.segment)) if row.live_version else None
     return _said(
         key=row.key,
-        name=row.name,
+        **names.written_name(rules, row),
         description=row.description or None,
         purpose=row.purpose,
         owners=owners or None,
@@ -157,6 +162,7 @@ def _mapping(row: models.Mapping) -> dict[str, Any]:
         until=row.state_until.isoformat() if frozen and row.state_until else None,
         cadence=_duration(row.cadence_seconds),
         remote_id=row.remote_id or None,
+        remote_name=row.own_name or None,
         add_only=row.add_only or None,
         trial_percent=row.trial_percent,
         removal_limit_percent=row.removal_limit_percent,

@@ -300,7 +300,7 @@ def test_json_is_read_as_well(apply):
             "destinations[0].base_url: must begin with https:// or http://",
         ),
         ("mappings: [{audience: a, destination: d}]", 'mappings[0].destination: there is no destination "d"'),
-        ("pages: []", "pages: is not known here; there are settings, lists"),
+        ("pages: []", "pages: is not known here; there are settings, naming, lists"),
         ("- just a list", "must be fields with values"),
     ],
 )

@@ -8,7 +8,8 @@ from audiences import channels, naming
 from audiences.models import Audience
 from audiences.services import audiences
 from audiences.services import naming as service
-from destinations import remote_names
+from destinations import blueprint, remote_names
+from destinations.blueprint.notation import load_yaml
 from destinations.connectors import registry
 from destinations.connectors.openlist import OpenList
 from destinations.models import Mapping
@@ -183,3 +184,122 @@ def test_the_floor_below_knows_every_platform_and_its_room():
     for kind, connector in registry.CONNECTORS.items():
         assert known[kind].name_length == connector.capabilities.name_length
         assert naming.VALUE.fullmatch(kind)
+
+
+# --- In the file that `apply` reads and `export` writes.
+
+FILE = """
+naming:
+  separator: _
+  tokens:
+    - channel
+    - {name: intent, values: {cart: Put something in the cart, browse: ""}}
+    - {name: window, values: [24h, 7d]}
+    - {name: note, kind: text, optional: true}
+    - version
+  lengths: {meta: 60}
+audiences:
+  - key: cart
+    purpose: retargeting
+    owner: someone@example.com
+    tokens: {channel: meta, intent: cart, window: 24h}
+    segment: {attribute: in, op: is, value: "yes"}
+  - key: odd
+    purpose: analytics
+    owner: someone@example.com
+    name: Carts of the agency
+    name_reason: They search for it
+"""
+
+
+def applied(text: str) -> blueprint.Plan:
+    plan = blueprint.plan(blueprint.parse(load_yaml(text)), "names.yaml")
+    plan.carry_out()
+    return plan
+
+
+def refused(text: str) -> list[str]:
+    with pytest.raises(blueprint.BlueprintRefused) as error:
+        applied(text)
+    return [str(problem) for problem in error.value.problems]
+
+
+@pytest.fixture
+def shop(db) -> None:
+    scene.workspace()
+    identify("anna", email="anna@example.com", **{"in": "yes"})
+
+
+def test_a_file_sets_the_convention_and_names_audiences_by_it(shop):
+    applied(FILE)
+    assert service.current().pattern == "{channel}_{intent}_{window}_[{note}]_v{version}"
+    cart, odd = Audience.objects.get(key="cart"), Audience.objects.get(key="odd")
+    assert (cart.name, cart.name_tokens) == ("meta_cart_24h_v1", TOKENS)
+    assert (odd.name, odd.name_reason) == ("Carts of the agency", "They search for it")
+    assert not applied(FILE).changed
+    again = blueprint.export()
+    assert "tokens:\n  - name: channel" in again
+    assert not applied(again).changed
+
+
+def test_a_file_that_publishes_a_version_leaves_the_name_that_followed_it(shop):
+    applied(FILE)
+    changed = FILE.replace('op: is, value: "yes"', "op: exists")
+    applied(changed)
+    assert Audience.objects.get(key="cart").name == "meta_cart_24h_v2"
+    assert not applied(changed).changed
+
+
+def test_a_changed_convention_in_the_file_renames_those_that_the_file_names(shop):
+    applied(FILE)
+    plan = applied(FILE.replace("separator: _", 'separator: "-"'))
+    assert Audience.objects.get(key="cart").name == "meta-cart-24h-v1"
+    words = [(detail.field, detail.after) for change in plan.changes for detail in change.details]
+    assert ("name", "meta-cart-24h-v1") in words
+    assert any("becomes {channel}-{intent}" in after for _, after in words)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "intent: cart,",
+            "intent: carts,",
+            "audiences[0].tokens.intent: “carts” is not one of the intents: cart, browse",
+        ),
+        ("window: 24h}", "colour: red}", "audiences[0].tokens.colour: is no part of a name to choose"),
+        ("channel: meta,", "", "audiences[0].tokens.channel: Choose the channel"),
+        ("    tokens:", "    name: x\n    tokens:", "audiences[0].name: stands beside tokens"),
+        ("tokens: {channel: meta, intent: cart, window: 24h}", "tokens: [meta]", "audiences[0].tokens: must be parts"),
+        ("name_reason: They search for it", 'name_reason: " "', "audiences[1].name_reason: explains a name of its own"),
+        ("separator: _", "separator: x", "naming.separator: must be 1 to 3 of the signs"),
+        ("cart: Put", "ca_rt: Put", "naming.tokens[1].values[0]: “ca_rt” holds the separator"),
+        ("meta: 60", "meta: 900", "naming.lengths.meta: must be a whole number from 20 to 200"),
+        ("- channel", "- 7", "naming.tokens[0]: must be fields with values"),
+        ("  tokens:\n    - channel", "  parts:\n    - channel", "naming.parts: is not known here"),
+        ("values: [24h, 7d]", "values: [[24h]]", "naming.tokens[2].values[0]"),
+    ],
+)
+def test_what_is_wrong_with_names_in_a_file_is_said_at_its_place(shop, old, new, says):
+    assert old in FILE
+    assert any(problem.startswith(says) for problem in refused(FILE.replace(old, new, 1))), refused(
+        FILE.replace(old, new, 1)
+    )
+    assert not Audience.objects.exists()
+
+
+def test_two_audiences_of_a_file_cannot_have_one_name(shop):
+    twin = FILE.replace("key: odd", "key: odd\n    tokens: {channel: meta, intent: cart, window: 24h}")
+    twin = twin.replace("    name: Carts of the agency\n    name_reason: They search for it\n", "")
+    assert refused(twin) == ["audiences[1].tokens: give “meta_cart_24h_v1”, the name of cart already"]
+
+
+def test_a_connection_s_own_name_stands_in_the_file(cart, sandbox, account_number):
+    live = scene.live(sandbox, account_number, cart)
+    text = blueprint.export()
+    changed = text.replace("  state: live\n", "  state: live\n  remote_name: Agency carts\n")
+    plan = applied(changed)
+    assert [d.field for c in plan.changes for d in c.details] == ["remote_name"]
+    live.sync()
+    assert there(live) == "Agency carts"
+    assert "remote_name: Agency carts" in blueprint.export()
