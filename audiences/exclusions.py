@@ -12,7 +12,7 @@ from pyroaring import BitMap
 
 from audiences import bitmaps, history, vocabulary
 from audiences.models import Audience, Membership, Refresh, SegmentVersion, User
-from audiences.segments import grammar
+from audiences.segments import explain, grammar
 from audiences.segments.tree import All, Any, InAudience, Node, Not
 
 SUPPRESSION = Audience.Purpose.SUPPRESSION
@@ -39,7 +39,7 @@ class Offer:
     """Excluding `other` from `audience`. `link`: it is a suppression audience and is linked; else a new version excludes it.
 
     `before` and `after`: how many may be sent (link), or are members (version); `shared` of them are in both now; None: not counted.
-    `why_not`: it cannot be done, in words.
+    `sentence`: the rule that a new version would have. `why_not`: it cannot be done, in words.
     """
 
     audience: Audience
@@ -48,6 +48,7 @@ class Offer:
     before: int | None
     after: int | None
     why_not: str = ""
+    sentence: str = ""
 
     @property
     def shared(self) -> int | None:
@@ -150,7 +151,8 @@ def pair(a: str, b: str) -> Pair | None:
             mine = members.get(audience.pk)
             before = None if mine is None else len(mine)
             why = _why_not(audience, other, tree, rules)
-            offers.append(Offer(audience, other, False, before, _after(mine, members.get(other.pk)), why))
+            words = explain.sentence(excluding(tree, other.key)) if tree is not None else ""
+            offers.append(Offer(audience, other, False, before, _after(mine, members.get(other.pk)), why, words))
     return Pair(_side(left), _side(right), both, tuple(offers), tuple(in_force))
 
 

@@ -47,7 +47,8 @@ def exclude(
         live = _unchanged(row, seen)
         tree = exclusions.excluding(vocabulary.rule(live.segment), other.key)
         draft = versions.save_draft(actor=actor, audience=row, segment=grammar.to_json(tree))
-        return Done(versions.publish(actor=actor, version=draft, reason=reason))
+        publish = versions.publish_when_free if when_free else versions.publish
+        return Done(publish(actor=actor, version=draft, reason=reason))
 
 
 def take_back(*, actor: User | None, audience: Audience, other: Audience, seen: int, reason: str) -> Done:

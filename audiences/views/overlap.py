@@ -63,8 +63,8 @@ def pairs(request: HttpRequest) -> HttpResponse:
     order = request.GET.get("sort", "")
     context: dict[str, Any] = {
         "selection": found,
-        "presets": _presets(found.every, _user(request)),
-        "groups": _groups(found.every),
+        "presets": _presets(found.every, _user(request), wasteful=wasteful),
+        "groups": _groups(found.every, wasteful=wasteful),
         "order": order if order in overlap.ORDERS else overlap.ORDERS[0],
         "orders": [("overlap", "Most overlap"), ("size", "Size"), ("name", "Name")],
         "tab": "waste" if wasteful else "pairs",
@@ -80,7 +80,7 @@ def pairs(request: HttpRequest) -> HttpResponse:
             "rows": list(zip(range(len(matrix.keys)), matrix.keys, matrix.as_of_us, strict=True)),
             "oldest": min(matrix.as_of_us),
             "newest": max(matrix.as_of_us),
-            "pairs": listed[:LISTED],
+            "pairs": sorted(listed, key=lambda pair: -pair.both)[:25] if wasteful else listed[:LISTED],
             "sharing": len(listed),
             "possible": len(matrix.keys) * (len(matrix.keys) - 1) // 2,
         }
@@ -92,7 +92,7 @@ def pairs(request: HttpRequest) -> HttpResponse:
 def export(request: HttpRequest) -> HttpResponseBase:
     """Every pair of what is chosen, as CSV; nobody's data is in it."""
     found = _selection(request, most=None)
-    matrix = overlap.matrix(found.keys)
+    matrix = overlap.matrix(found.keys).arranged("name")
     response = StreamingHttpResponse(_csv(matrix), content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="overlap-{timezone.now():%Y-%m-%d}.csv"'
     response["Cache-Control"] = "no-store, private"
@@ -124,7 +124,7 @@ def exclude(request: HttpRequest, a: str, b: str) -> HttpResponse:
         )
     except AudienceRefused as refused:
         for problem in refused.problems:
-            form.add_error("reason" if problem.path == "reason" else None, _sentence(str(problem)))
+            form.add_error("reason" if problem.path == "reason" else None, _sentence(problem.words))
         return _pair(request, a, b, form=form)
     if done.again:
         messages.info(request, f"{a} excludes {b} already; nothing was changed.")
@@ -173,12 +173,19 @@ def _pair(request: HttpRequest, a: str, b: str, *, form: ExclusionForm | None = 
         of_it = form if form is not None and offer.audience.key == a else None
         lock = None if offer.link else held.get(offer.audience.pk)
         forms.append((offer, of_it or ExclusionForm.of(offer.audience, offer.other), lock))
-    context = {"pair": found, "offers": forms, "show_offers": form is not None or not found.counting}
+    context = {
+        "pair": found,
+        "offers": forms,
+        "show_offers": form is not None or not found.counting,
+        "beside": request.headers.get("HX-Target") == "pair",
+    }
     if form is not None:
         return page(request, "overlap/pair.html", context, status=422)
     polled = wants_fragment(request) and request.headers.get("HX-Target") == "pair-live"
     status = STOP_POLLING if polled and not found.counting else 200
-    return page(request, "overlap/pair.html", context, fragment="live" if polled else "", status=status)
+    response = page(request, "overlap/pair.html", context, fragment="live" if polled else "", status=status)
+    response["HX-Push-Url"] = "false"  # beside the table it opens over the table's own address
+    return response
 
 
 def _selection(request: HttpRequest, *, wasteful: bool = False, most: int | None = SHOWN) -> Selection:
@@ -207,16 +214,19 @@ def _selection(request: HttpRequest, *, wasteful: bool = False, most: int | None
     )
 
 
-def _presets(every: list[overlap.Choice], user: User | None) -> list[Preset]:
+def _presets(every: list[overlap.Choice], user: User | None, *, wasteful: bool) -> list[Preset]:
     named = [("", "All"), *Audience.Purpose.choices, ("mine", "Mine")]
+    if wasteful:
+        every = overlap.of(every, Audience.Purpose.RETARGETING)
+        named = [("", "All retargeting"), ("mine", "Mine")]
     found = [Preset(value, label, len(overlap.of(every, value, user))) for value, label in named]
     return [preset for preset in found if preset.count or not preset.value]
 
 
-def _groups(every: list[overlap.Choice]) -> list[tuple[str, list[overlap.Choice]]]:
+def _groups(every: list[overlap.Choice], *, wasteful: bool) -> list[tuple[str, list[overlap.Choice]]]:
     """By purpose, for the list to choose from."""
-    groups = [(label, [one for one in every if one.purpose == value]) for value, label in Audience.Purpose.choices]
-    return [(label, choices) for label, choices in groups if choices]
+    groups = [(label, overlap.of(every, value)) for value, label in Audience.Purpose.choices]
+    return [group for group in groups if group[1]][: 1 if wasteful else None]
 
 
 def _csv(matrix: overlap.Matrix) -> Iterator[str]:

@@ -45,7 +45,7 @@ def as_(world: filled.Filled, role: str) -> Client:
 
 def text(response) -> str:
     """What it says, without markup and doubled spaces."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode()))
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode())).replace(" ;", ";")
 
 
 def counted(key: str, people: BitMap, purpose: str = "retargeting") -> Audience:
@@ -191,8 +191,8 @@ def test_the_waste_tab_says_it_in_words_and_leaves_suppression_out(world):
     counted("r1", BitMap(range(2000)))
     counted("r2", BitMap(range(796, 2000)))
     counted("s1", BitMap(range(5000)), "suppression")
-    page = as_(world, "buyer").get("/overlap/?tab=waste")
-    assert "1,204 people are in 2 or more retargeting audiences ; each may be bid for twice" in text(page)
+    page = as_(world, "buyer").get("/overlap/?tab=waste&a=r1&a=r2&a=s1")
+    assert "1,204 people are in 2 or more retargeting audiences; each may be bid for twice" in text(page)
     assert "s1" not in [row.key for row in page.context["waste"].rows]
 
 
@@ -226,8 +226,10 @@ def test_an_exclusion_publishes_a_version_that_is_counted_and_can_be_undone(worl
     polled = client.get(address, headers={"HX-Request": "true", "HX-Target": "pair-live"})
     assert polled.status_code == 286
     assert "<html" not in polled.content.decode()
-    (done,) = polled.context["pair"].in_force
-    assert (done.before, done.after, done.both_before, polled.context["pair"].both) == (2, 1, 1, 0)
+    pair = client.get(address).context["pair"]
+    (done,) = pair.in_force
+    assert (done.before, done.after, done.both_before, pair.both) == (2, 1, 1, 0)
+    assert "meta_views_7d 2 → , now 1 In both 1 → , now 0" in text(polled)
     client.post(f"{address}undo/", {"seen": "2"})
     views.refresh_from_db()
     assert views.live_version.number == 3
@@ -312,7 +314,8 @@ def test_in_a_test_the_exclusion_waits_for_its_end(world, views):
     assert "Price test" in text(page)
     assert client.post(f"{address}exclude/", {"seen": "1", "reason": "x"}).status_code == 422
     assert views.versions.count() == 1
-    client.post(f"{address}exclude/", {"seen": "1", "reason": "x", "when": "free"})
+    later = client.post(f"{address}exclude/", {"seen": "1", "reason": "x", "when": "free"}, follow=True)
+    assert "It is published when the test ends" in text(later)
     waiting = views.versions.get(number=2)
     assert waiting.state == "in_review"
     assert waiting.publish_at is not None
@@ -323,7 +326,7 @@ def test_a_missing_owner_is_named(world, views):
     Audience.objects.filter(pk=views.pk).update(alert_owner=None)
     refused = as_(world, "marketer").post("/overlap/meta_views_7d/meta_cart_24h/exclude/", {"seen": "1", "reason": "x"})
     assert refused.status_code == 422
-    assert "name an owner for alerts first" in text(refused)
+    assert "Name an owner for alerts first" in text(refused)
     assert views.versions.count() == 1
 
 
