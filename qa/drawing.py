@@ -38,7 +38,7 @@ from audiences.services import refreshes
 from destinations import queries, trace
 from destinations.connectors import registry
 from destinations.connectors.base import ConnectorError
-from destinations.models import Ledger
+from destinations.models import Eligibility, Ledger
 from destinations.models import Mapping as Connection
 from qa.models import SpotCheckPerson
 
@@ -96,9 +96,9 @@ def draw(version: SegmentVersion, size: int, connection: Connection | None) -> D
         counted = _count(tree, pin)
         if not counted.universe:
             raise CannotDraw("There is nobody to draw: no people have been taken in yet.")
-        before, why_not = _when_synced(version, connection)
+        before, kept_back, why_not = _when_synced(version, connection)
         moved = BitMap() if before is None else counted.members ^ before
-        groups = _choose(version.audience, counted, moved, size)
+        groups = _choose(version.audience, counted, moved, kept_back, size)
         numbers = [number for group in groups.values() for number in group]
         people = engines.current().people(numbers, pin)
     drawn = []
@@ -205,32 +205,39 @@ def _wider(leaf: Leaf) -> Leaf | None:
     return None
 
 
-def _when_synced(version: SegmentVersion, connection: Connection | None) -> tuple[BitMap | None, str]:
-    """The members by the count that the connection was last synced with; None and why, where it says nothing about this version."""
+def _when_synced(version: SegmentVersion, connection: Connection | None) -> tuple[BitMap | None, BitMap, str]:
+    """The members by the count that the connection was last synced with, those of them that a step kept back, and "".
+
+    None and why, where that sync says nothing about this version.
+    """
     if connection is None:
-        return None, ""
+        return None, BitMap(), ""
     where = connection.destination.name
     ledger = Ledger.objects.filter(mapping=connection).select_related("refresh__version").first()
     if ledger is None or ledger.refresh is None or not connection.remote_id:
-        return (
-            None,
-            f"Nothing has been sent to {where} yet: the connection is {connection.get_state_display().lower()}.",
-        )
+        words = f"Nothing has been sent to {where} yet: the connection is {connection.get_state_display().lower()}."
+        return None, BitMap(), words
     if ledger.refresh.version_id != version.pk:
-        return None, (
-            f"{where} was last told of v{ledger.refresh.version.number}, and this is v{version.number}. "
-            "Sync, then draw again."
-        )
+        then = ledger.refresh.version.number
+        words = f"{where} was last told of v{then}, and this is v{version.number}. Sync, then draw again."
+        return None, BitMap(), words
     try:
-        return history.members_at(ledger.refresh), ""
+        members = history.members_at(ledger.refresh)
     except LookupError:
-        return None, f"The count with which {where} was last synced is not on record any more. Sync, then draw again."
+        words = f"The count with which {where} was last synced is not on record any more. Sync, then draw again."
+        return None, BitMap(), words
+    steps = Eligibility.objects.filter(mapping=connection, refresh=ledger.refresh, out_count__gt=0)
+    kept_back = BitMap()
+    for taken_out in steps.values_list("taken_out", flat=True):
+        kept_back |= bitmaps.unpack(taken_out)
+    return members, kept_back, ""
 
 
-def _choose(audience: Audience, counted: _Counted, moved: BitMap, size: int) -> dict[str, list[int]]:
+def _choose(audience: Audience, counted: _Counted, moved: BitMap, kept_back: BitMap, size: int) -> dict[str, list[int]]:
     """Half inside, a quarter just left, a quarter just outside; where a group has too few, the others have more.
 
     `moved`: since the last sync they have entered or left, so that nobody can hold what was sent against what is so now.
+    `kept_back`: members who are not sent; of those inside about a third may be such.
     """
     members = counted.members - moved
     outside = counted.universe - counted.members - moved
@@ -238,7 +245,10 @@ def _choose(audience: Audience, counted: _Counted, moved: BitMap, size: int) -> 
     left = _pick(_just_left(audience, outside, wanted[LEFT]), wanted[LEFT])
     near = [candidates & outside for candidates in counted.near]
     missed = _spread(near, wanted[OUTSIDE] + wanted[LEFT] - len(left), but=left)
-    inside = _pick(members, size - len(left) - len(missed))
+    number = size - len(left) - len(missed)
+    inside = _pick(members & kept_back, number // 3)
+    inside = _pick(members - kept_back, number - len(inside)) + inside
+    inside += _pick(members - BitMap(inside), number - len(inside))
     still = size - len(left) - len(missed) - len(inside)
     missed += _spread(near, still, but=[*left, *missed])
     still = size - len(left) - len(missed) - len(inside)
