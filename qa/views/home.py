@@ -17,7 +17,7 @@ from qa.sample import tour
 def home(request: HttpRequest) -> HttpResponse:
     """Where everybody begins."""
     user = actor(request)
-    touring = settings.DEMO and tour.COOKIE not in request.COOKIES
+    touring = settings.DEMO and not request.COOKIES.get(tour.COOKIE)
     steps = checklist.workspace_steps() if may(user, "setup.edit") else ()
     context = {
         "agenda": agenda.of(user),
