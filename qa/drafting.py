@@ -1,6 +1,6 @@
 """A rule under way in a set-up, by a recipe or as JSON: its sentence, what is wrong with it and where, and whom it would find now."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -87,8 +87,10 @@ def by_text(text: str, audience: Audience | None) -> Draft:
     return _checked(tree, audience)
 
 
-def count(tree: Node, audience: Audience | None, platform: Capabilities | None) -> Found:
-    """Whom it finds now: exact, nothing is kept. The rule is sound."""
+def count(
+    tree: Node, audience: Audience | None, platform: Capabilities | None, identifiers: Sequence[str] = ()
+) -> Found:
+    """Whom it finds now, and who of them has these identifiers: exact, nothing is kept. The rule is sound."""
     rules = vocabulary.live_rules()
     resolved = grammar.resolve(tree, {**rules, audience.key: tree} if audience else rules)
     engine = engines.current()
@@ -104,6 +106,7 @@ def count(tree: Node, audience: Audience | None, platform: Capabilities | None) 
         reach = tuple(
             Reach(words.split(" (")[0], known[kind], known[kind] / len(found) if found else None)
             for kind, words in platform.identifiers.items()
+            if kind in identifiers
         )
     return Found(len(found), of, pin.as_of_us, reach)
 
@@ -146,4 +149,5 @@ def publish(
 
 
 def _checked(tree: Node, audience: Audience | None) -> Draft:
-    return Draft(tree, versions.problems_of(audience or Audience(key=""), tree))
+    problems = versions.problems_of(audience or Audience(key=""), tree)
+    return Draft(tree, tuple(sorted(problems, key=lambda problem: problem.path)))

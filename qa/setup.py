@@ -21,6 +21,7 @@ from destinations.connectors.base import Capabilities
 from destinations.identities import NAMING
 from destinations.models import Destination, Mapping
 from destinations.services import Refused, mappings, refuse, runs
+from qa import pairs
 from qa.models import SetUp, SpotCheck
 
 STEPS = {
@@ -102,7 +103,8 @@ class Standing:
             return " · ".join(part for part in (self.purpose, self.place) if part)
         if key == "identity":
             words = self.platform.identifiers if self.platform else {}
-            return ", ".join(words.get(kind, kind).split(" (")[0] for kind in self.identifiers)
+            shown = [words.get(kind, kind).split(" (")[0] for kind in self.identifiers]
+            return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
         if key == "segment" and self.audience and self.audience.live_version:
             return f"{self.audience.key}, v{self.audience.live_version.number}"
         if key == "connect" and self.mapping:
@@ -285,6 +287,8 @@ def connect(*, actor: User, setup: SetUp) -> Mapping:
                 raise
         else:
             runs.rehearse(actor=actor, mapping=mapping)
+    for suppression in standing.linked:
+        pairs.connect(actor=actor, audience=standing.audience, suppression=suppression)
     SetUp.objects.filter(pk=setup.pk).update(mapping=mapping)
     return mapping
 

@@ -144,9 +144,17 @@ class NameForm(forms.Form):
         help_text="For the media buyer who looks for it.",
     )  # fmt: skip
 
+    def __init__(self, *args: Any, named: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if named:  # the name is built above, and gives the key
+            self.fields["key"].required = False
+            self.fields["key"].help_text = f"Left empty: its name without the version. {self.fields['key'].help_text}"
+
     def clean_key(self) -> str:
         key: str = self.cleaned_data["key"]
-        if Audience.objects.filter(key=key).exists():
+        if key.lower() == "new":
+            raise forms.ValidationError("“new” is a page's address, so no audience is called that.")
+        if key and Audience.objects.filter(key=key).exists():
             raise forms.ValidationError("It is taken, perhaps by an archived audience; keys are never reused.")
         return key
 

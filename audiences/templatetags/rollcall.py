@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from datetime import datetime
 from typing import Any
 
@@ -10,8 +11,8 @@ from django.contrib.messages.storage.base import Message
 from django.template.defaultfilters import date as format_date
 from django.templatetags.static import static
 from django.utils import timezone
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import conditional_escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 
 from audiences import access, charts, clock, masking
 from audiences.models import AuditEntry, Consent
@@ -57,6 +58,9 @@ DEEDS = {
     "run.cancelled": "Run cancelled",
     "run.approved": "Removal approved",
     "run.retried": "Refused people tried again",
+    "setup.started": "Set-up begun",
+    "setup.finished": "Set-up finished",
+    "setup.discarded": "Set-up discarded",
     "import.started": "Import started",
     "import.cancelled": "Import cancelled",
     "naming.changed": "Naming convention changed",
@@ -137,6 +141,12 @@ def short(number: int | None, unknown: str = "Not known") -> str | SafeString:
         return unknown
     words = charts.short(number)
     return format_html('<span title="{}">{}</span>', f"{number:,}", words) if abs(number) >= 10_000 else words
+
+
+@register.filter
+def parted(name: str) -> SafeString:
+    """A name that a browser may break after its separators, and not within a word."""
+    return mark_safe(re.sub(r"([_./·-]+)", r"\1<wbr>", conditional_escape(name)))  # noqa: S308 - escaped just here
 
 
 @register.filter

@@ -119,6 +119,7 @@ def pair(request: HttpRequest, key: str) -> HttpResponse:
         "form": form,
         "alike": pairs.alike(audience, days=days, event=event) if event else [],
         "linked": pairs.partners([audience.pk]).get(audience.pk, []),
+        "lacking": pairs.lacking(audience),
         "key": pairs.key_of(audience, days, event or "purchase"),
         "set_up": request.GET.get("set_up", ""),
     }

@@ -62,7 +62,9 @@ def pair_offer(standing: Standing) -> dict[str, Any] | None:
     return {
         "event": event,
         "days": pairs.USUAL,
-        "alike": pairs.alike(standing.audience, days=pairs.USUAL, event=event) if event else [],
+        "alike": pairs.alike(standing.audience, days=pairs.USUAL, event=event, place=standing.setup.destination_id)
+        if event
+        else [],
     }
 
 

@@ -8,11 +8,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
-from audiences import vocabulary
+from audiences import naming, vocabulary
 from audiences.access import may, who_may
 from audiences.models import Audience
+from audiences.naming_forms import NameBuilder
 from audiences.queries import rule_as_json
 from audiences.segments import recipes
+from audiences.services import naming as naming_service
 from audiences.services.audiences import AudienceRefused
 from audiences.views.page import actor
 from qa import drafting, pairs, setup, setup_forms
@@ -41,26 +43,34 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
     counting = request.POST.get("act") == "count" or "HX-Request" in request.headers
     audience = standing.audience
     draft = _draft(rule, recipe, audience)
-    name = None
+    name, builder = None, None
     if audience is None:
         suggested = _suggested(standing, recipe, rule)
-        name = setup_forms.NameForm(None if counting else posted, initial={"key": suggested, **_typed(posted)})
-    publishing = posted is not None and not counting
+        convention = naming_service.current()
+        if convention is not None:
+            tokens = naming.guess(convention, suggested, channel=standing.kind)
+            builder = NameBuilder.of(None, None if counting else posted, channel=standing.kind, tokens=tokens)
+        initial = {"key": "" if builder else suggested, **_typed(posted)}
+        name = setup_forms.NameForm(None if counting else posted, initial=initial, named=builder is not None)
+    building = posted is not None and NameBuilder.build_only(posted)
+    publishing = posted is not None and not counting and not building
     if publishing:
         if not may(request.user, "audience.publish"):
             raise PermissionDenied(f"This needs the role {who_may('audience.publish')}.")
-        if rule.is_valid() and draft.sound and (name is None or name.is_valid()):
-            done = _publish(request, standing, draft, name)
+        if rule.is_valid() and draft.sound and _named(name, builder):
+            done = _publish(request, standing, draft, name, builder)
             if done is not None:
                 return done
     found = None
     if draft.sound and draft.tree is not None and (counting or publishing):
-        found = drafting.count(draft.tree, audience, standing.platform)
+        found = drafting.count(draft.tree, audience, standing.platform, standing.identifiers)
     return {
         "recipes": offered,
         "recipe": recipe,
         "rule": rule,
         "name": name,
+        "builder": builder,
+        "changing": audience is None or bool(request.GET.get("recipe")) or posted is not None,
         "draft": draft,
         "found": found,
         "seen": audience.live_version.number if audience and audience.live_version else 0,
@@ -69,6 +79,20 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
         "fragment": "preview" if counting else "",
         "status": 422 if publishing else 200,
     }
+
+
+def _named(name: setup_forms.NameForm | None, builder: NameBuilder | None) -> bool:
+    """Whether a new audience's name will do; without a key of its own it takes its name's, where that is free."""
+    if name is None:
+        return True
+    sound = name.is_valid()
+    if builder is None:
+        return sound
+    if builder.is_valid() and sound and not name.cleaned_data["key"]:
+        name.cleaned_data["key"] = pairs.free(builder.key) if builder.key else ""
+        if not name.cleaned_data["key"]:
+            name.add_error("key", "A name of its own needs a key.")
+    return name.is_valid() and builder.is_valid()
 
 
 def _typed(posted: Any) -> dict[str, str]:
@@ -93,7 +117,11 @@ def _draft(
 
 
 def _publish(
-    request: HttpRequest, standing: Standing, draft: drafting.Draft, name: setup_forms.NameForm | None
+    request: HttpRequest,
+    standing: Standing,
+    draft: drafting.Draft,
+    name: setup_forms.NameForm | None,
+    builder: NameBuilder | None,
 ) -> HttpResponse | None:
     assert draft.tree is not None
     values = name.cleaned_data if name else {"key": ""}
@@ -106,6 +134,7 @@ def _publish(
             purpose=standing.setup.purpose,
             seen=int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 10 else 0,
             reason=request.POST.get("reason", "").replace("\0", "")[:500],
+            name=builder.name if builder else "",
             **values,
         )
     except AudienceRefused as refused:
@@ -115,6 +144,8 @@ def _publish(
             else:
                 messages.error(request, f"Not published: {problem}.")
         return None
+    if builder is not None and not builder.save(actor=actor(request), audience=audience):
+        messages.warning(request, "Its name was not kept: " + " ".join(map(str, builder.non_field_errors())))
     setup.take_rule(actor=actor(request), setup=standing.setup, audience=audience)
     messages.success(request, f"{audience.key} is published, and it is being counted.")
     if audience.purpose == Audience.Purpose.RETARGETING and not audience.excluded_by.exists():

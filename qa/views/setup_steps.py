@@ -16,7 +16,7 @@ from audiences.segments import exits
 from audiences.services.audiences import AudienceRefused
 from audiences.views.page import actor, page
 from destinations import queries
-from destinations.models import Destination, Mapping, Run
+from destinations.models import ENDED, Destination, Mapping, Run
 from destinations.services import Refused, Stopped, mappings
 from destinations.services import destinations as destination_service
 from destinations.views.connections import MANY
@@ -89,7 +89,7 @@ def _identity(request: HttpRequest, standing: Standing) -> Result:
     if standing.platform is None:
         return first(request, standing, "destination", "Choose where it goes first.")
     coverage = queries.coverage(standing.audience, standing.platform)
-    usual = standing.identifiers or [part.kind for part in coverage if part.people]
+    usual = standing.identifiers or [part.kind for part in coverage if part.people and _usual(part)]
     form = setup_forms.IdentifiersForm(
         request.POST or None, kinds=standing.platform.identifiers, initial={"identifiers": usual}
     )
@@ -109,6 +109,11 @@ def _identity(request: HttpRequest, standing: Standing) -> Result:
     }
 
 
+def _usual(part: queries.Coverage) -> bool:
+    """What is ticked at first: what names a person by itself and may go beside the others."""
+    return part.naming and "of its own" not in part.words
+
+
 def _coverage_words(part: queries.Coverage) -> tuple[str, str]:
     """(tone, words) of how many have it."""
     if part.share is None:
@@ -122,7 +127,7 @@ def _coverage_words(part: queries.Coverage) -> tuple[str, str]:
     if part.share < FAIR:
         return (
             "watch",
-            "Rather few: the audience there will lean to those who have left it, such as people with an account.",
+            "Rather few: the audience there will lean to those who gave it, such as people with an account.",
         )
     return "good", "Good."
 
@@ -177,14 +182,17 @@ def _behaviour(request: HttpRequest, standing: Standing) -> Result:
         else:
             return redirect("qa:setup-step", standing.setup.pk, "spot-check")
     purchase = pairs.purchase(vocabulary.known().events)
+    rehearsal = Run.objects.filter(mapping=mapping, rehearsal=True).order_by("-pk").first()
     return {
         "form": form,
+        "rehearsing": bool(rehearsal and rehearsal.state not in ENDED),
+        "fragment": "rehearsal" if request.headers.get("HX-Target") == "rehearsal" else "",
         "entering": exits.entering(standing.tree),
         "leaving": exits.leaving(standing.tree),
         "purchase": purchase,
         "buying_leaves": purchase in exits.by_deed(standing.tree),
         "pair": pair_offer(standing),
-        "rehearsal": Run.objects.filter(mapping=mapping, rehearsal=True).order_by("-pk").first(),
+        "rehearsal": rehearsal,
         "status": 422 if form.is_bound else 200,
     }
 
@@ -202,6 +210,11 @@ def _owners(request: HttpRequest, standing: Standing) -> Result:
     act = request.POST.get("act", "") if request.method == "POST" else ""
     if act == "live":
         return _go_live(request, standing)
+    if act == "pair":
+        for suppression in standing.linked:
+            pairs.connect(actor=actor(request), audience=audience, suppression=suppression)
+        messages.success(request, "Connected there too, as a rehearsal. Take it live first.")
+        return redirect("qa:setup-step", standing.setup.pk, "owners")
     if act == "finish":
         setup.finish(actor=actor(request), setup=standing.setup)
         messages.success(request, "The set-up is finished. It stays a rehearsal until somebody goes live.")
@@ -224,6 +237,7 @@ def _owners(request: HttpRequest, standing: Standing) -> Result:
         "objection": mappings.objection(mapping) if mapping else "",
         "exemption": queries.exemption(mapping) if mapping else None,
         "first": _rehearsing(standing),
+        "lacking": pairs.lacking(audience),
         "suppressed": bool(mapping and gates.suppressed(mapping)),
         "left": [row for row in standing.steps("") if row.key not in standing.done and row.key != "owners"],
         "status": 422 if form.is_bound else 200,
