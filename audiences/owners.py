@@ -1,5 +1,6 @@
 """Who answers for an audience: four roles, who holds them, who is mailed, whose audiences are "mine". Reads only; services/audiences.py writes."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from django.db.models import Q
@@ -62,6 +63,13 @@ def held_by(user: User) -> list[Holding]:
     named = Q(*((field, user) for field in fields), _connector=Q.OR)
     rows = Audience.objects.filter(named, archived_at=None).select_related("live_version", *fields).order_by("key")
     return [held for row in rows for held in holdings(row) if held.user == user]
+
+
+def held_by_all() -> dict[int, int]:
+    """User → how many roles they hold. One query."""
+    fields = [f"{role.field}_id" for role in ROLES]
+    rows = Audience.objects.filter(archived_at=None).values_list(*fields)
+    return dict(Counter(user for row in rows for user in row if user))
 
 
 def mine(user: User) -> Q:

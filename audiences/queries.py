@@ -1,7 +1,6 @@
-"""What the pages of this floor read: the catalogue's rows, an audience's header and numbers, health in words. Frozen values, fixed numbers of queries."""
+"""What pages read of audiences: rows with size and health in words, curves, counts, versions. Frozen values, fixed numbers of queries."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -12,8 +11,8 @@ from django.db.models import Count, Min, OuterRef, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast
 from django.utils import timezone
 
-from audiences import charts, clock
-from audiences.models import Audience, AuditEntry, ImportFile, Job, Refresh, RefusedRow, SegmentVersion, User
+from audiences import charts, clock, owners
+from audiences.models import Audience, AuditEntry, ImportFile, Job, Refresh, RefusedRow, SegmentVersion
 
 # A size this far from the median of the week before is worth a look; below so many people it is chance.
 SWING = 0.25
@@ -25,8 +24,9 @@ BY_TROUBLE = {"Problem": 0, "Watch": 1, "Not counted": 2, "Counting": 3, "Health
 
 # A catalogue of 500 audiences is read in one go, so only what it shows is.
 _SHOWN = (
-    "key", "name", "description", "purpose", "cadence_seconds", "invalid_reason", "archived_at", "created_at", "refresh_due_at",
-    "definition_owner__name", "definition_owner__email", "sync_owner__name", "sync_owner__email",
+    "key", "name", "name_tokens", "name_reason", "description", "purpose", "cadence_seconds", "invalid_reason", "archived_at",
+    "created_at", "refresh_due_at",
+    *(role.field for role in owners.ROLES),
     "live_version__number", "live_version__sentence", "live_version__published_at",
     "membership__count", "membership__refresh__as_of_us",
 )  # fmt: skip
@@ -60,30 +60,15 @@ class Row:
             return ()
         return tuple(charts.every_day(known, max(timezone.now().date(), known[-1][0]), days=90))
 
-    @property
-    def spark(self) -> charts.Spark:
-        return charts.sparkline([count for _, count in self.days[-30:]])
+    def spark(self, share: float = SWING) -> charts.Spark:
+        """The last 30 days, in the band that they may move in: this share above and below the usual."""
+        counts = [count for _, count in self.days]
+        return charts.sparkline(counts[-30:], charts.limits(counts, share)[-30:])
 
     @property
     def sentence(self) -> str:
         version = self.audience.live_version
         return version.sentence if version else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """A chip: its value in the address, words, how many audiences it holds."""
-
-    value: str
-    label: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Catalog:
-    rows: tuple[Row, ...]  # those that match
-    total: int  # all that are not archived
-    filters: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,37 +89,19 @@ class Work:
     percent: int
 
 
-def catalog(*, words: str = "", only: str = "", user: User | None = None) -> Catalog:
-    """Audiences whose key, name, description or rule hold every word, trouble first. `only`: a purpose, `attention`, `mine`, `archived`.
-
-    Two queries, whatever the number of audiences.
-    """
-    rows = [_row(audience, timezone.now()) for audience in _audiences()]
-    live = [row for row in rows if row.audience.archived_at is None]
-    purposes = Counter(row.audience.purpose for row in live)
-    mine = [row for row in live if user and user.pk in (row.audience.definition_owner_id, row.audience.sync_owner_id)]
-    attention = [row for row in live if row.health.word in ("Problem", "Watch")]
-    archived = [row for row in rows if row.audience.archived_at is not None]
-    chosen = {"attention": attention, "mine": mine, "archived": archived}.get(only, live)
-    if only in Audience.Purpose.values:
-        chosen = [row for row in live if row.audience.purpose == only]
-    filters = [Filter("", "All", len(live))]
-    filters += [Filter("attention", "Needs attention", len(attention))] if attention or only == "attention" else []
-    filters += [
-        Filter(value, label, purposes[value])
-        for value, label in Audience.Purpose.choices
-        if purposes[value] or only == value
-    ]
-    filters += [Filter("mine", "Mine", len(mine))] if mine or only == "mine" else []
-    filters += [Filter("archived", "Archived", len(archived))] if archived or only == "archived" else []
-    found = [row for row in chosen if _holds(row, words.casefold().split())]
-    found.sort(key=lambda row: (BY_TROUBLE[row.health.word], row.audience.key))
-    return Catalog(tuple(found), len(live), tuple(filters))
+def rows() -> list[Row]:
+    """Every audience, archived ones too, without the rows of their owners. One query, whatever their number."""
+    now = timezone.now()
+    return [_row(audience, now) for audience in _audiences()]
 
 
 def row(key: str) -> Row | None:
-    """One audience as lists show it."""
-    audience = _audiences().filter(key=key).first()
+    """One audience as lists show it, with its owners."""
+    roles = [role.field for role in owners.ROLES]
+    shown = (*_SHOWN, *(f"{role}__{part}" for role in roles for part in ("name", "email", "is_active")))
+    audience = (
+        _audiences().select_related("live_version", "membership__refresh", *roles).only(*shown).filter(key=key).first()
+    )
     return _row(audience, timezone.now()) if audience else None
 
 
@@ -173,14 +140,33 @@ def health_of(
     return Health("Healthy", "")
 
 
-def size_chart(audience: Audience, days: Sequence[charts.Point], *, narrow: bool = False) -> charts.SizeChart | None:
-    """The curve of the last days with a mark for each version that went live in them."""
-    published = SegmentVersion.objects.filter(audience=audience, published_at__isnull=False).order_by("published_at")
+def published(audience: Audience) -> list[SegmentVersion]:
+    """The versions that were ever live, oldest first, without their rules."""
+    rows = SegmentVersion.objects.filter(audience=audience, published_at__isnull=False)
+    return list(rows.only("number", "published_at", "reason").order_by("published_at"))
+
+
+def size_chart(
+    days: Sequence[charts.Point],
+    versions: Sequence[SegmentVersion],
+    alerts: Sequence[charts.Alert] = (),
+    *,
+    share: float = SWING,
+    narrow: bool = False,
+) -> charts.SizeChart | None:
+    """The curve of these days, a mark for each version that went live in them, a dot for each alert, and the band without alerts."""
     marks = [
-        (timezone.localtime(at).date(), f"v{number}", f"Version {number} published: {reason}")
-        for at, number, reason in published.values_list("published_at", "number", "reason")
+        (
+            timezone.localtime(version.published_at).date(),
+            f"v{version.number}",
+            f"Version {version.number} published: {version.reason}",
+        )
+        for version in versions
+        if version.published_at
     ]
-    return charts.size_chart(days, marks, width=400 if narrow else 960, height=220 if narrow else 260)
+    band = charts.limits([count for _, count in days], share)
+    width, height = (400, 220) if narrow else (960, 240)
+    return charts.size_chart(days, marks, alerts, band, width=width, height=height)
 
 
 def rule_as_json(audience: Audience) -> str:
@@ -193,6 +179,13 @@ def rule_as_json(audience: Audience) -> str:
 
 def versions(audience: Audience) -> QuerySet[SegmentVersion]:
     return audience.versions.select_related("author", "published_by").order_by("-number")
+
+
+def referring(key: str) -> list[Audience]:
+    """Audiences whose live rule names this one."""
+    names = json.dumps({"audience": key}, separators=(",", ":"), ensure_ascii=False)
+    rows = Audience.objects.filter(live_version__segment__contains=names, archived_at=None)
+    return list(rows.only("key", "name").order_by("key"))
 
 
 def counts(audience: Audience, *, limit: int = 12) -> list[Refresh]:
@@ -229,18 +222,16 @@ def working() -> Work | None:
     return Work(str(job.progress.get("step", "")), int(job.progress["percent"])) if job else None
 
 
-def activity(object_type: str, object_key: str, *, limit: int = 20) -> list[AuditEntry]:
-    return list(
-        AuditEntry.objects.filter(object_type=object_type, object_key=object_key).order_by("-at", "-id")[:limit]
-    )
+def activity(object_type: str, object_key: str = "", *, limit: int = 20) -> list[AuditEntry]:
+    """The last lines of the audit trail about one object, or about all of its kind."""
+    about = {"object_type": object_type, **({"object_key": object_key} if object_key else {})}
+    return list(AuditEntry.objects.filter(**about).order_by("-at", "-id")[:limit])
 
 
 def _audiences() -> QuerySet[Audience]:
     latest = Refresh.objects.filter(audience=OuterRef("pk")).exclude(cause=Refresh.Cause.BACKFILL).order_by("-id")
     return (
-        Audience.objects.select_related(
-            "live_version", "definition_owner", "sync_owner", "membership", "membership__refresh"
-        )
+        Audience.objects.select_related("live_version", "membership", "membership__refresh")
         .only(*_SHOWN)
         .annotate(
             last_state=Subquery(latest.values("state")[:1]),
@@ -299,11 +290,3 @@ def _span(seconds: int) -> str:
 
 def _end(words: str) -> str:
     return words if words.endswith((".", "!", "?")) else f"{words}."
-
-
-def _holds(row: Row, words: list[str]) -> bool:
-    audience = row.audience
-    owners = " ".join(str(owner) for owner in (audience.definition_owner, audience.sync_owner) if owner)
-    text = f"{audience.key} {audience.name} {audience.description} {audience.get_purpose_display()} {row.sentence} {owners}"
-    text = text.casefold()
-    return all(word in text for word in words)

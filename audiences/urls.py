@@ -2,7 +2,20 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from audiences.views import activity, details, imports, jobs, naming, overlap, owners, people, session, settings, versions
+from audiences.views import (
+    activity,
+    details,
+    imports,
+    jobs,
+    locks,
+    naming,
+    overlap,
+    owners,
+    people,
+    session,
+    settings,
+    versions,
+)
 
 app_name = "audiences"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -35,8 +48,15 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("audiences/<slug:key>/versions/", versions.versions_page, name="versions"),
     path("audiences/<slug:key>/versions/<int:number>/", versions.version, name="version"),
     path("audiences/<slug:key>/versions/<int:number>/roll-back/", versions.roll_back, name="roll-back"),
-    path("audiences/<slug:key>/test/", versions.test_lock, name="test-lock"),
+    path("audiences/<slug:key>/versions/<int:number>/publish/", versions.publish, name="publish"),
+    path("audiences/<slug:key>/versions/<int:number>/stop-waiting/", versions.stop_waiting, name="stop-waiting"),
+    path("audiences/<slug:key>/versions/<int:number>/discard/", versions.discard, name="discard-draft"),
+    path("audiences/<slug:key>/test/", locks.test_lock, name="test-lock"),
+    path("audiences/<slug:key>/test/set/", locks.set_lock, name="set-lock"),
+    path("audiences/<slug:key>/test/end/", locks.end_lock, name="end-lock"),
+    path("audiences/<slug:key>/test/break/", locks.break_lock, name="break-lock"),
     path("audiences/<slug:key>/owners/", owners.owners_page, name="owners"),
+    path("audiences/<slug:key>/owners/set/", owners.set_owners, name="set-owners"),
     path("audiences/<slug:key>/details/", details.details, name="details"),
     path("audiences/<slug:key>/follow/", details.follow, name="follow"),
     path("activity/", activity.activity, name="activity"),

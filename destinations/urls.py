@@ -2,11 +2,12 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from destinations.views import connections, destinations, names, panels, runs
+from destinations.views import archiving, connections, destinations, names, panels, rehearsal, runs
 
 app_name = "destinations"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("audiences/<slug:key>/connections/", panels.connections, name="connections"),
+    path("audiences/<slug:key>/archive/", archiving.archive, name="archive"),
     path("audiences/<slug:key>/sync/", connections.sync_audience, name="sync-audience"),
     path("panels/catalog/", panels.catalog, name="panel-catalog"),
     path("panels/names/", names.cells, name="remote-name-cells"),
@@ -20,6 +21,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("connections/new/", connections.new, name="new-connection"),
     path("connections/<int:pk>/", connections.connection, name="connection"),
     path("connections/<int:pk>/edit/", connections.edit, name="edit-connection"),
+    path("connections/<int:pk>/rehearsal/", rehearsal.rehearsal, name="rehearsal"),
     path("connections/<int:pk>/rehearse/", connections.rehearse, name="rehearse"),
     path("connections/<int:pk>/sync/", connections.sync, name="sync"),
     path("connections/<int:pk>/retry/", connections.retry, name="retry"),

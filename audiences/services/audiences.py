@@ -13,7 +13,7 @@ from django.utils import timezone
 from audiences import jobs, vocabulary
 from audiences.models import Audience, Refresh, User
 from audiences.segments.tree import InAudience, leaves
-from audiences.services import trail
+from audiences.services import trail, users
 from audiences.vocabulary import Problem
 
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -48,6 +48,8 @@ def create(
         raise AudienceRefused(
             Problem("key", "must be 1 to 100 letters, digits, _ or -, and begin with one of the first two")
         )
+    if key.lower() == "new":
+        raise AudienceRefused(Problem("key", "is the address of a page, so no audience is called that"))
     values = check(
         name=name or key,
         description=description,
@@ -120,6 +122,29 @@ def set_owners(
     return change(actor=actor, audience=audience, reason=reason, **chosen)
 
 
+def hand_over(
+    *,
+    actor: User | None,
+    leaving: User,
+    successors: Mapping[tuple[int, str], User],
+    reason: str = "",
+    deactivate: bool = False,
+) -> None:
+    """Give roles that somebody holds to others, by (audience, field of the role); then let them go. All of it or nothing.
+    Raises UserRefused where no admin would be left. What they do not hold (any more) stays as it is."""
+    with transaction.atomic():
+        for audience in Audience.objects.filter(pk__in={pk for pk, _ in successors}).order_by("pk"):
+            row = held(audience)
+            taken = {
+                field: user
+                for (pk, field), user in successors.items()
+                if pk == row.pk and field in OWNERS and user.is_active and getattr(row, f"{field}_id") == leaving.pk
+            }
+            change(actor=actor, audience=row, reason=reason or f"Handed over by {leaving.email}", **taken)
+        if deactivate:
+            users.deactivate(actor=actor, user=leaving, reason=reason)
+
+
 def check(**fields: Any) -> dict[str, Any]:
     """These FIELDS in the form in which they are kept. Raises AudienceRefused naming all that is wrong."""
     problems, values = [], dict(fields)
@@ -186,7 +211,10 @@ def unlink_suppression(*, actor: User | None, audience: Audience, suppression: A
 
 
 def archive(*, actor: User | None, audience: Audience, reason: str) -> Audience:
-    """No more counting; the key stays taken and the history readable. Raises AudienceRefused while other audiences need it."""
+    """No more counting; the key stays taken and the history readable. Raises AudienceRefused while other audiences need it. Where it may
+    still be connected, destinations/services/archiving.py is the door."""
+    if not reason.strip():
+        raise AudienceRefused(Problem("reason", "say why, for whoever asks later"))
     mentions = [
         key
         for key, tree in vocabulary.live_rules().items()
@@ -205,9 +233,9 @@ def archive(*, actor: User | None, audience: Audience, reason: str) -> Audience:
     return audience
 
 
-def follow(*, actor: User, audience: Audience, follows: bool) -> None:
+def follow(*, actor: User, audience: Audience, following: bool) -> None:
     """Show the actor on their home page what happens to it, or no longer. Their own affair: no line in the trail. Asked twice, it is so once."""
-    if follows:
+    if following:
         audience.followers.add(actor)
     else:
         audience.followers.remove(actor)

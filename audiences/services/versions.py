@@ -38,8 +38,7 @@ def save_draft(
         not_archived(audience)
         draft = audience.versions.filter(state=State.DRAFT).order_by("-number").first()
         if draft is None:
-            last = audience.versions.aggregate(last=Max("number"))["last"] or 0
-            draft = SegmentVersion(audience=audience, number=last + 1)
+            draft = SegmentVersion(audience=audience, number=_next_number(audience))
         elif draft.sha256 == digest and draft.reason == reason:
             return draft
         draft.segment, draft.sha256, draft.sentence, draft.reason, draft.author = text, digest, sentence, reason, actor
@@ -116,11 +115,34 @@ def discard(*, actor: User | None, version: SegmentVersion) -> None:
         trail.record(actor, "audience.draft_discarded", "audience", audience.key, before=before)
 
 
-def go_back(*, actor: User | None, version: SegmentVersion, reason: str) -> SegmentVersion:
-    """Publish a copy of an earlier version: history is never rewritten. Raises AudienceRefused as `publish` does."""
+def go_back(
+    *, actor: User | None, version: SegmentVersion, reason: str, seen: int | None = None, when_free: bool = False
+) -> SegmentVersion:
+    """Publish a copy of an earlier version, beside any draft that is there: history is never rewritten. `seen`: the number of the version
+    that was live for whoever asks. `when_free`: at the end of the test that is going on. Raises AudienceRefused as `publish` does."""
     with transaction.atomic():
-        draft = save_draft(actor=actor, audience=version.audience, segment=vocabulary.rule(version.segment))
-        return _publish(actor, draft, reason)
+        audience = held(version.audience)
+        not_archived(audience)
+        live = audience.live_version
+        if seen is not None and (live is None or live.number != seen):
+            went = f"version {live.number} went live" if live else "no version is live"
+            raise AudienceRefused(Problem("seen", f"{went} meanwhile; look again"))
+        if version.state in OPEN:
+            raise AudienceRefused(Problem("", f"version {version.number} was never live"))
+        if live is not None and live.sha256 == version.sha256:
+            raise AudienceRefused(Problem("", f"version {live.number}, which is live, says the same"))
+        copy = SegmentVersion.objects.create(
+            audience=audience,
+            number=_next_number(audience),
+            segment=version.segment,
+            sha256=version.sha256,
+            sentence=version.sentence,
+            author=actor,
+        )
+        after = {"version": copy.number, "copy_of": version.number}
+        trail.record(actor, "audience.drafted", "audience", audience.key, after=after)
+        do = publish_when_free if when_free else publish
+        return do(actor=actor, version=copy, reason=reason)
 
 
 def parse(segment: Node | Mapping[str, Any]) -> Node:
@@ -143,6 +165,10 @@ def problems_of(audience: Audience, tree: Node) -> tuple[Problem, ...]:
     except grammar.Refused as refused:
         return (Problem(refused.path, refused.words),)
     return ()
+
+
+def _next_number(audience: Audience) -> int:
+    return (audience.versions.aggregate(last=Max("number"))["last"] or 0) + 1
 
 
 def _publish(actor: User | None, version: SegmentVersion, reason: str) -> SegmentVersion:

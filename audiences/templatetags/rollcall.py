@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +35,18 @@ DEEDS = {
     "audience.archived": "Archived",
     "audience.refresh_asked": "Count asked for",
     "audience.renamed": "Renamed",
+    "audience.waits": "Waits for the end of a test",
+    "audience.waits_no_more": "Waits no more",
+    "audience.draft_discarded": "Draft thrown away",
+    "audience.refreshed": "Counted",
+    "audience.test_locked": "Put in test",
+    "audience.test_moved": "End of the test moved",
+    "audience.test_ended": "Test ended",
+    "audience.test_broken": "Test lock broken",
+    "list.made": "List made",
+    "list.changed": "People put on or taken off",
+    "list.described": "List described anew",
+    "user.changed": "Account changed",
     "api_key.made": "API key made",
     "api_key.revoked": "API key revoked",
     "destination.created": "Destination connected",
@@ -275,6 +288,12 @@ def deed(entry: AuditEntry) -> str:
     elif entry.verb == "destination.checked":
         words = f"{words}: {after.get('words', '')}"
     return words
+
+
+@register.filter
+def of(values: Mapping[Any, Any], key: Any) -> Any:
+    """What a table says about one key; nothing where it is missing."""
+    return values.get(key)
 
 
 @register.filter

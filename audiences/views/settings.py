@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_http_methods, require_POST
 
-from audiences import queries
+from audiences import owners, queries
 from audiences.access import requires
 from audiences.forms import ApiKeyForm, ConsentForm, InviteForm, WorkspaceForm
 from audiences.models import ApiKey, User
@@ -59,7 +59,7 @@ def users_page(request: HttpRequest) -> HttpResponse:
             form.add_error("email", str(refused))
         else:
             return _with_link(request, invitation.user, invitation.link)
-    return page(request, "settings/users.html", {"form": form, "everybody": _everybody()}, status=_status(form))
+    return page(request, "settings/users.html", _users(form), status=_status(form))
 
 
 @require_POST
@@ -73,10 +73,10 @@ def user(request: HttpRequest, pk: int) -> HttpResponse:
             users.change_role(actor=actor(request), user=found, role=request.POST.get("role", ""))
             messages.success(request, f"{found} has a new role.")
         elif deed == "deactivate":
+            if found.is_active and owners.held_by(found):
+                return redirect("audiences:hand-over", pk)  # it asks who takes over
             users.deactivate(actor=actor(request), user=found)
-            messages.success(
-                request, f"{found} can no longer sign in. What they own stays theirs until it is handed over."
-            )
+            messages.success(request, f"{found} can no longer sign in.")
         elif deed == "reactivate":
             users.reactivate(actor=actor(request), user=found)
             messages.success(request, f"{found} can sign in again.")
@@ -117,12 +117,17 @@ def revoke_key(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _with_link(request: HttpRequest, invited: User, link: str) -> HttpResponse:
-    context = {"form": InviteForm(), "everybody": _everybody(), "invited": invited, "link": link}
-    return page(request, "settings/users.html", context)
+    return page(request, "settings/users.html", {**_users(InviteForm()), "invited": invited, "link": link})
 
 
-def _everybody() -> Any:
-    return User.objects.order_by("-is_active", "email")
+def _users(form: InviteForm) -> dict[str, Any]:
+    """Everybody, with how many roles each holds; and what was done about users last."""
+    return {
+        "form": form,
+        "everybody": User.objects.order_by("-is_active", "email"),
+        "holds": owners.held_by_all(),
+        "activity": queries.activity("user"),
+    }
 
 
 def _actor(request: HttpRequest) -> User:
