@@ -299,7 +299,10 @@ class Removal(models.Model):
     confirmed_at = models.DateTimeField(null=True)
 
     class Meta:
-        indexes = [models.Index(fields=["mapping", "identity_no"], name="removal_of")]
+        indexes = [
+            models.Index(fields=["mapping", "identity_no"], name="removal_of"),
+            models.Index(fields=["left_at"], name="removal_open", condition=models.Q(accepted_at=None)),
+        ]
 
 
 class Hold(models.Model):

@@ -25,9 +25,14 @@ class Incident(models.Model):
     sentence = models.TextField(help_text="What happened, since when, likely why; without a person's data")
     remedy = models.TextField(blank=True, help_text="What to do")
     facts = models.JSONField(default=dict, help_text="Label → value, as mails and pages list them")
+    causes = models.JSONField(default=list, help_text="Likely causes in words, the likeliest first")
+    figure = models.CharField(max_length=60, blank=True, help_text="What a mail's subject ends with: `size −41%`")
     since = models.DateTimeField(help_text="When it began, as far as is known")
     opened_at = models.DateTimeField(auto_now_add=True, db_index=True)
     recovered_at = models.DateTimeField(null=True)
+    recovered_words = models.CharField(max_length=300, blank=True, help_text="How it came right again")
+    clean_looks = models.PositiveSmallIntegerField(default=0, help_text="Looks at new data, in a row, that found nothing")
+    clean_at = models.CharField(max_length=80, blank=True, help_text="The data of the last of them")
     owner = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
     acknowledged_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
     acknowledged_at = models.DateTimeField(null=True)
@@ -48,6 +53,7 @@ class Limits(models.Model):
     audience = models.OneToOneField("audiences.Audience", on_delete=models.CASCADE, related_name="limits")
     size_share = models.FloatField(null=True, help_text="0.3: 30 % up or down against the median; null: the usual")
     adds_share = models.FloatField(null=True)
+    usual_from = models.DateTimeField(null=True, help_text="Nothing is compared with what was before: taken as usual then")
     muted_until = models.DateTimeField(null=True)
     mute_reason = models.TextField(blank=True)
     changed_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
@@ -59,10 +65,14 @@ class Mail(models.Model):
     class State(models.TextChoices):
         WAITING = "waiting", "Waiting"
         SENT = "sent", "Sent"
+        FOLDED = "folded", "In a digest"
         FAILED = "failed", "Given up"
 
     dedupe_key = models.CharField(max_length=120, unique=True)
     incident = models.ForeignKey(Incident, null=True, on_delete=models.CASCADE, related_name="mails")
+    digest = models.ForeignKey(
+        "self", null=True, on_delete=models.SET_NULL, related_name="folded", help_text="The mail that tells it instead"
+    )
     to = models.EmailField()
     subject = models.CharField(max_length=300)
     text = models.TextField()
