@@ -18,7 +18,7 @@ PAGES = {
     "home": "/",
     "catalogue": "/audiences/",
     "catalogue, searched": "/audiences/?q=cart",
-    "connections of a page of the catalogue": "/panels/catalog/",
+    "names on the platforms, of 50": "/panels/names/",
     "search": "/search/?find=cart",
     "alerts": "/alerts/",
     "runs": "/runs/",

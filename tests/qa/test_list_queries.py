@@ -25,10 +25,12 @@ LISTS = (
     "/activity/",
     "/setup-steps/",
     "/settings/naming/conformance/",
+    "/settings/naming/platforms/",
+    "/overlap/",
     "/settings/users/",
     "/settings/jobs/",
 )
-FRAGMENTS = ("/panels/catalog/",)
+FRAGMENTS: tuple[str, ...] = ("/panels/names/",)
 
 
 def questions(client: Client, address: str) -> tuple[int, int]:
