@@ -1,12 +1,12 @@
 """What the pages of this floor read: destinations, connections with what each platform was told, runs. Frozen values; unknown is None, never 0."""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Max, Min, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Count, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 from pyroaring import BitMap
 
@@ -16,7 +16,7 @@ from destinations import eligibility, identities
 from destinations.connectors import registry
 from destinations.connectors.base import Capabilities
 from destinations.identities import NAMING
-from destinations.models import ENDED, Destination, Eligibility, Hold, Ledger, Operation, Rejection, Run
+from destinations.models import ENDED, Destination, Eligibility, Hold, Ledger, Operation, Run
 from destinations.models import Mapping as Connection
 from destinations.rows import COUNTED
 
@@ -107,25 +107,6 @@ class Card:
     def takes(self) -> str:
         """The identifiers in short: what is said of them in brackets is left out."""
         return ", ".join(words.split(" (")[0] for words in self.platform.identifiers.values()) if self.platform else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A connection as a list of audiences shows it. `trouble` is what keeps it from its work, in a word or two; empty: nothing."""
-
-    mapping: Connection
-    trouble: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why so many rows were refused, and what may be done."""
-
-    code: str
-    reason: str
-    kind: str
-    count: int
-    retry_at: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,20 +201,6 @@ def connection(pk: int) -> Seen | None:
     return found[0] if found else None
 
 
-def cells(audience_ids: Iterable[int]) -> dict[int, list[Cell]]:
-    """For lists: the connections of these audiences that are not retired. One query."""
-    rows = Connection.objects.filter(audience__in=list(audience_ids)).exclude(state=Connection.State.RETIRED)
-    last = Run.objects.filter(mapping=OuterRef("pk"), rehearsal=False, state__in=ENDED).order_by("-pk")
-    found: dict[int, list[Cell]] = {}
-    for row in (
-        rows.annotate(last_state=Subquery(last.values("state")[:1]))
-        .select_related("destination")
-        .order_by("destination__name")
-    ):
-        found.setdefault(row.audience_id, []).append(Cell(row, _trouble(row, row.last_state)))
-    return found
-
-
 def waterfalls(mapping_ids: Sequence[int]) -> dict[int, Waterfall]:
     """Each connection's last walk through the order of eligibility."""
     newest = dict(
@@ -254,8 +221,8 @@ def waterfalls(mapping_ids: Sequence[int]) -> dict[int, Waterfall]:
     return {mapping_id: _waterfall(found) for mapping_id, found in steps.items()}
 
 
-def runs(*, state: str = "", audience: str = "") -> QuerySet[Run]:
-    """Newest first. `state`: `active`, `trouble` or one of Run.State."""
+def runs(*, state: str = "", audience: str = "", destination: str = "") -> QuerySet[Run]:
+    """Newest first, of one audience or destination by their keys. `state`: `active`, `trouble` or one of Run.State."""
     rows = Run.objects.select_related("mapping__audience", "mapping__destination", "requested_by").order_by("-pk")
     if state == "active":
         rows = rows.exclude(state__in=ENDED)
@@ -265,6 +232,7 @@ def runs(*, state: str = "", audience: str = "") -> QuerySet[Run]:
         )
     elif state in Run.State.values:
         rows = rows.filter(state=state)
+    rows = rows.filter(mapping__destination__key=destination) if destination else rows
     return rows.filter(mapping__audience__key=audience) if audience else rows
 
 
@@ -285,16 +253,6 @@ def stages(run: Run) -> list[Stage]:
 
 def batches(run: Run) -> QuerySet[Operation]:
     return run.operations.defer("identities", "unsettled").order_by("-pk")
-
-
-def rejections(mapping: Connection, run: Run | None = None, *, limit: int = 20) -> list[Reason]:
-    """Refused rows by reason, most frequent first: of one run, or of everything that is refused now."""
-    rows = Rejection.objects.filter(mapping=mapping)
-    rows = rows.filter(operation__run=run) if run else rows
-    grouped = (
-        rows.values("code", "reason", "kind").annotate(number=Count("pk"), next=Min("retry_at")).order_by("-number")
-    )
-    return [Reason(row["code"], row["reason"], row["kind"], row["number"], row["next"]) for row in grouped[:limit]]
 
 
 def coverage(audience: Audience | None, platform: Capabilities) -> list[Coverage]:
@@ -346,16 +304,6 @@ def told(run: Run) -> dict[str, int]:
     """What has been sent so far, for the words beside Cancel."""
     sums = run.operations.exclude(state=Operation.State.PREPARED).values("kind").annotate(number=Sum("count"))
     return {row["kind"]: row["number"] or 0 for row in sums.order_by()}
-
-
-def _trouble(mapping: Connection, last_state: str | None) -> str:
-    if mapping.state not in (Connection.State.LIVE, Connection.State.TRIAL, Connection.State.PAUSED):
-        return ""
-    if mapping.destination.state == Destination.State.REFUSED:
-        return "reconnect"
-    if mapping.blocked_reason:
-        return "stopped"
-    return "failing" if last_state in (Run.State.FAILED, Run.State.INTERRUPTED) else ""
 
 
 def _last_run() -> Subquery:

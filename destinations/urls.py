@@ -9,7 +9,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("audiences/<slug:key>/connections/", panels.connections, name="connections"),
     path("audiences/<slug:key>/archive/", archiving.archive, name="archive"),
     path("audiences/<slug:key>/sync/", connections.sync_audience, name="sync-audience"),
-    path("panels/catalog/", panels.catalog, name="panel-catalog"),
     path("panels/names/", names.cells, name="remote-name-cells"),
     path("settings/naming/platforms/", names.remote_names_page, name="remote-names"),
     path("destinations/", destinations.destinations, name="destinations"),

@@ -14,6 +14,7 @@ from audiences.models import Audience, Identity, ImportFile, PersonList, Refresh
 from audiences.services import audiences, naming, refreshes, versions
 from destinations.models import Account as PlatformAccount
 from destinations.models import Destination, Eligibility, Ledger, Mapping, Operation, Rejection, Run
+from qa.models import SpotCheck, SpotCheckPerson
 from tests.audiences.people_in import identify, number, track
 
 PASSWORD = "a-long-password-1"
@@ -157,6 +158,7 @@ def fill() -> Filled:
         reason="The platform could not read the phone number",
         operation=operation,
     )
+    _spot_check(cart, mapping)
     file = ImportFile.objects.create(
         kind="profiles",
         name="customers.csv",
@@ -175,6 +177,25 @@ def fill() -> Filled:
         raw='["7", "secret-person@@shop.example"]',
     )  # fmt: skip
     return Filled(people, cart, buyers, draft, target, mapping, run, file)
+
+
+def _spot_check(audience: Audience, mapping: Mapping) -> SpotCheck:
+    """One that waits for a signature, with somebody in order and somebody who is not."""
+    assert audience.live_version is not None
+    now = timezone.now()
+    check = SpotCheck.objects.create(
+        audience=audience, version=audience.live_version, mapping=mapping, state="ready", size=10, as_of_us=0,
+        means="Meta lets nobody read members. The strongest evidence is its receipt.", drawn_at=now,
+    )  # fmt: skip
+    rules = [{"path": "", "words": "All of these", "holds": True, "group": True, "decides": False}]
+    rules += [{"path": "all[0]", "words": "Did “add_to_cart”", "holds": True, "group": False, "decides": True}]
+    receipt = {"wanted": True, "reason": "", "kind": "add", "state": "settled", "at": now.isoformat(), "request": "AbC"}
+    for id, group, judged in (("ann", "inside", True), ("bob", "outside", True)):
+        SpotCheckPerson.objects.create(
+            check_of=check, profile_no=number(id), group=group, counted=group == "inside", judged=judged, rules=rules,
+            told="present" if group == "inside" else "absent", receipt=receipt if group == "inside" else {},
+        )  # fmt: skip
+    return check
 
 
 def running(mapping: Mapping) -> Run:
@@ -209,8 +230,11 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         f"/audiences/{cart}/": everybody,
         f"/audiences/{world.draft.key}/": everybody,
         f"/audiences/{cart}/connections/": everybody,
+        f"/audiences/{cart}/qa/": staff,
+        f"/audiences/{cart}/qa/{world.cart.spot_checks.get().pk}/": staff,
         "/people/": staff,
         f"/people/{world.person}/": staff,
+        f"/people/{world.person}/platforms/": staff,
         f"/people/{world.person}/audiences/{cart}/": staff,
         "/imports/": staff,
         "/imports/new/": makers,
@@ -228,6 +252,13 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         f"/connections/{pk}/do/pause/": makers,
         f"/connections/{pk}/do/freeze/": makers,
         f"/connections/{pk}/do/retire/": makers,
+        f"/connections/{pk}/rehearsal/": everybody,
+        "/overlap/": everybody,
+        "/overlap/?tab=waste": everybody,
+        "/overlap/?a=not_yet": everybody,
+        "/overlap/pairs.csv": everybody,
+        f"/overlap/{cart}/{world.buyers.key}/": everybody,
+        f"/overlap/{cart}/{world.draft.key}/": everybody,
         "/runs/": everybody,
         "/runs/?state=trouble": everybody,
         f"/runs/{world.run.pk}/": everybody,

@@ -16,7 +16,7 @@ from destinations import identities, ledger, signals
 from destinations.connectors import registry
 from destinations.connectors.base import ConnectorError
 from destinations.models import Destination, Ledger, Mapping
-from destinations.services import Stopped, refuse
+from destinations.services import Refused, Stopped, refuse
 from destinations.transitions import Book
 
 TASK = "destinations.sync"
@@ -224,16 +224,29 @@ def keep_syncing(mapping: Mapping) -> None:
 
 
 def _start(actor: User | None, mapping: Mapping, state: str, reason: str) -> Mapping:
-    if mapping.audience.live_version_id is None:
-        raise refuse("The audience has no published rule yet.")
-    if not Workspace.objects.filter(pk=1, consent_policy__isnull=False).exists():
-        raise refuse("Nothing is sent before the consent policy is answered: opt-in or opt-out (Settings, Workspace).")
-    if not mapping.identifiers:
-        raise refuse("Choose at least one identifier.", "identifiers")
+    if problems := _problems(mapping):
+        raise Refused(problems[0])
     _ask_the_gates(mapping)
     row = _move(actor, mapping, state, reason)
     keep_syncing(row)
     return row
+
+
+def hindrances(mapping: Mapping) -> list[str]:
+    """Why it could not start, in words, but for what gates say; empty: it could."""
+    return [problem.words for problem in _problems(mapping)]
+
+
+def _problems(mapping: Mapping) -> list[Problem]:
+    found = []
+    if mapping.audience.live_version_id is None:
+        found.append(Problem("", "The audience has no published rule yet."))
+    if not Workspace.objects.filter(pk=1, consent_policy__isnull=False).exists():
+        words = "Nothing is sent before the consent policy is answered: opt-in or opt-out (Settings, Workspace)."
+        found.append(Problem("", words))
+    if not mapping.identifiers:
+        found.append(Problem("identifiers", "Choose at least one identifier."))
+    return found
 
 
 def objection(mapping: Mapping) -> str:

@@ -43,10 +43,14 @@ def request(*, actor: User | None, mapping: Mapping, trigger: str = Run.Trigger.
 
 
 def rehearse(*, actor: User | None, mapping: Mapping, trigger: str = Run.Trigger.PERSON, start: bool = True) -> Run:
-    """Count and plan as if live, and show the first call's body; nothing is sent."""
-    run = Run.objects.create(mapping=mapping, trigger=trigger, requested_by=actor, rehearsal=True)
-    if actor is not None:
-        trail.record(actor, "run.rehearsed", "mapping", name_of(mapping), after={"run": run.pk})
+    """Count and plan as if live, and show the first call's body; nothing is sent. The one that is waiting already, if there is one."""
+    with transaction.atomic():
+        Mapping.objects.select_for_update().get(pk=mapping.pk)
+        run = Run.objects.filter(mapping=mapping, state=Run.State.QUEUED, rehearsal=True).order_by("pk").first()
+        if run is None:
+            run = Run.objects.create(mapping=mapping, trigger=trigger, requested_by=actor, rehearsal=True)
+            if actor is not None:
+                trail.record(actor, "run.rehearsed", "mapping", name_of(mapping), after={"run": run.pk})
     if start:
         jobs.ask(TASK, mapping.pk, queue="sync")
     return run

@@ -17,7 +17,7 @@ from audiences.access import requires
 from audiences.models import Audience, User
 from audiences.queries import activity
 from audiences.views.page import actor, page
-from destinations import queries
+from destinations import queries, refusals, remote_names
 from destinations.forms import AdoptForm, ChooseForm, ConnectionForm, ExceptionForm, FreezeForm, ReasonForm, TypedForm
 from destinations.models import ENDED, Hold, Run
 from destinations.models import Mapping as Connection
@@ -199,8 +199,9 @@ def connection(request: HttpRequest, pk: int) -> HttpResponse:
         "platform": queries.platform_of(mapping.destination.kind),
         "objection": "" if mapping.state == S.RETIRED else mappings.objection(mapping),
         "exemption": queries.exemption(mapping),
+        "name": remote_names.now(mapping),
         "deeds": [(name, deed) for name, deed in DEEDS.items() if _may_now(name, deed, mapping)],
-        "reasons": queries.rejections(mapping),
+        "reasons": refusals.by_reason(mapping),
         "rehearsal": rehearsal,
         "rehearsing": bool(rehearsal and rehearsal.state not in ENDED),
         "runs": queries.runs().filter(mapping=pk, rehearsal=False)[:8],
@@ -268,7 +269,7 @@ def rehearse(request: HttpRequest, pk: int) -> HttpResponse:
     mapping = get_object_or_404(Connection.objects.select_related("audience", "destination"), pk=pk)
     runs.rehearse(actor=actor(request), mapping=mapping)
     messages.success(request, "A rehearsal is on its way. It sends nothing.")
-    return redirect("destinations:connection", pk)
+    return redirect("destinations:rehearsal", pk)
 
 
 @require_POST

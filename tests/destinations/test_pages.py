@@ -8,8 +8,8 @@ from django.utils import timezone
 from pyroaring import BitMap
 
 from audiences.bitmaps import pack
-from audiences.models import AuditEntry, Workspace
-from destinations.models import Destination, Hold, Ledger, Mapping, Run
+from audiences.models import AuditEntry, Identity, Workspace
+from destinations.models import Destination, Hold, Ledger, Mapping, Rejection, Run
 from destinations.sandbox.control import Sandbox
 from destinations.services import runs
 from tests import filled
@@ -305,33 +305,6 @@ def test_an_audiences_connections_are_a_page_and_a_part_of_its_page(world):
     assert "Who is really sent to Meta EU" in part
 
 
-def test_the_catalogues_cells_come_in_one_answer(world, django_assert_num_queries):
-    client = as_(world, "buyer")
-    address = f"/panels/catalog/?a={world.cart.pk}&a={world.buyers.pk}&a=x&a=99999999999999999999"
-    client.get(address)
-    with django_assert_num_queries(4):
-        part = text(client.get(address, headers={"HX-Request": "true"}))
-    assert f'id="connections-{world.cart.pk}" hx-swap-oob="true"' in part
-    assert "Meta EU" in part
-    assert f'id="connections-{world.buyers.pk}"' in part
-
-
-def test_the_catalogues_cells_say_what_keeps_a_connection_from_its_work(world):
-    def words() -> str:
-        return text(as_(world, "buyer").get(f"/panels/catalog/?a={world.cart.pk}", headers={"HX-Request": "true"}))
-
-    assert "failing" not in words()
-    run = Run.objects.create(mapping=world.mapping, state="failed", trigger="schedule")
-    assert "failing" in words()
-    Mapping.objects.update(blocked_reason="The audience is gone on the platform.")
-    assert "stopped" in words()
-    Destination.objects.update(state="refused")
-    assert "reconnect" in words()
-    Mapping.objects.update(state="rehearsal")
-    assert "reconnect" not in words(), "a rehearsal sends nothing"
-    run.delete()
-
-
 # --- Runs.
 
 
@@ -406,11 +379,13 @@ def test_the_list_of_runs_filters_and_takes_the_same_queries_for_many(world, dja
     assert [run.state for run in client.get("/runs/?state=active").context["rows"]] == ["sending"]
     assert [run.state for run in client.get("/runs/?state=trouble").context["rows"]] == ["partial"]
     assert list(client.get("/runs/?audience=no_such").context["rows"]) == []
-    with django_assert_num_queries(5):
+    assert list(client.get("/runs/?destination=no_such").context["rows"]) == []
+    assert len(client.get("/runs/?destination=meta_main&audience=meta_cart_24h").context["rows"]) == 2
+    with django_assert_num_queries(7):
         client.get("/runs/")
     for _ in range(60):
         Run.objects.create(mapping=world.mapping, state="done", trigger="schedule", requested_by=world.users["admin"])
-    with django_assert_num_queries(5):
+    with django_assert_num_queries(7):
         assert len(client.get("/runs/").context["rows"]) == 50
 
 
@@ -434,3 +409,34 @@ def test_a_rehearsal_in_the_browser_shows_what_would_go_and_the_sandbox_gets_nob
     assert done.state == "done", done.error
     seen = client.get(f"/connections/{mapping.pk}/").context["seen"]
     assert (seen.tally.sent, seen.tally.received) == (1, 1)
+
+
+def test_refused_people_come_with_what_to_do_and_a_masked_example(world):
+    Rejection.objects.all().delete()
+    anna = Identity.objects.get(email="ann@shop.example")
+    for code, reason in (
+        ("no_identifier", "None of the identifiers could be sent."),
+        ("INVALID_EMAIL", "Malformed e-mail"),
+    ):
+        Rejection.objects.create(
+            mapping=world.mapping, identity_no=anna.identity_no, kind="add" if code == "INVALID_EMAIL" else "remove",
+            code=code, reason=reason, operation=world.run.operations.get(),
+        )  # fmt: skip
+    body = text(as_(world, "operator").get(f"/runs/{world.run.pk}/"))
+    assert "Look at how the source writes it" in body
+    assert "Let the connection send another kind of identifier" in body
+    assert "a•••@s•••.example" in body
+    assert "ann@shop.example" not in body
+    assert "a•••@" not in text(as_(world, "buyer").get(f"/runs/{world.run.pk}/"))
+
+
+def test_a_run_that_failed_says_what_was_sent_and_what_to_do(world):
+    Run.objects.filter(pk=world.run.pk).update(state="failed", error="The platform hung up.", added=1)
+    page = text(as_(world, "operator").get(f"/runs/{world.run.pk}/"))
+    assert "Sent before, and it stays sent: 1 added, 0 removed" in page
+    assert "Sync again" in page
+    Run.objects.filter(pk=world.run.pk).update(added=0)
+    assert "Nothing was sent by it" in text(as_(world, "operator").get(f"/runs/{world.run.pk}/"))
+    Destination.objects.update(state="refused")
+    assert "Reconnect Meta EU" in text(as_(world, "operator").get(f"/runs/{world.run.pk}/"))
+    assert "Under <strong" in page, "the version is named"
