@@ -37,6 +37,11 @@ class Row:
         return LABELS[self.state]
 
     @property
+    def key_is_said(self) -> bool:
+        """Whether the name says the key already, so that it need not stand beside it."""
+        return self.audience.name.startswith(self.audience.key)
+
+    @property
     def to_fix(self) -> bool:
         return self.state in TO_FIX
 

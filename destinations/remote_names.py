@@ -40,6 +40,11 @@ class RemoteName:
         return LABELS[self.state]
 
     @property
+    def own(self) -> bool:
+        """Chosen by a person for this connection."""
+        return bool(self.mapping.own_name)
+
+    @property
     def differs(self) -> bool:
         return self.state in (WAITS, STUCK, LONG)
 

@@ -99,11 +99,14 @@ def _editor(
     effect = conformance.effect(convention) if convention else None
     current = service.current()
     wrong = draft.wrong()
+    once = {row.kind for row in draft.tokens} & {naming.CHANNEL, naming.VERSION}
     context = {
         "draft": draft,
+        "section": "convention",
         "wrong_separator": wrong.get("separator", ""),
         "wrong_tokens": wrong.get("tokens", ""),
         "kinds": KINDS,
+        "addable": [kind for kind in KINDS if kind[0] not in once],
         "example": example(convention) if convention else None,
         "effect": effect,
         "changes": naming.differences(current, convention) if convention and current else (),
@@ -157,7 +160,7 @@ def rename(request: HttpRequest, key: str) -> HttpResponse:
             return redirect("audiences:conformance")
         status = 422
     row = conformance.of(audience, convention, conformance.doubled(conformance.audiences()))
-    context = {"audience": audience, "builder": builder, "row": row, "reason": reason, "convention": convention}
+    context = {"audience": audience, "builder": builder, "row": row, "reason": reason, "section": "conformance"}
     return page(request, "naming/rename.html", context, status=status)
 
 

@@ -355,7 +355,7 @@ def as_(world, role: str) -> Client:
 
 
 def text(response) -> str:
-    return unescape(response.content.decode())
+    return unescape(response.content.decode()).replace("<wbr>", "")  # where a browser may break a name
 
 
 def form_of(client: Client) -> dict[str, str]:
