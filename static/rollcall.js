@@ -203,3 +203,12 @@
   };
   if (document.querySelector("[data-count-from]")) setInterval(tick, 100);
 })();
+
+// A row of the catalogue opens its audience, wherever it is pressed, unless something in it was meant or its words were selected.
+document.addEventListener("click", (event) => {
+  const row = event.target.closest("table.catalog tbody tr");
+  if (!row || event.target.closest("a, button, input, summary") || String(getSelection())) return;
+  const { href } = row.querySelector("a[href]");
+  if (event.ctrlKey || event.metaKey) open(href, "_blank", "noopener");
+  else location.assign(href);
+});

@@ -1,4 +1,4 @@
-"""What pages of the floor below show of this one, by address: an audience's connections, and the cells of the catalogue."""
+"""What pages of the floor below show of this one, by address: an audience's connections."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
@@ -21,17 +21,3 @@ def connections(request: HttpRequest, key: str) -> HttpResponse:
         "runs": queries.runs(audience=key)[:8],
     }
     return page(request, "destinations/connections.html", context, fragment="panel")
-
-
-@require_GET
-@requires("audience.view")
-def catalog(request: HttpRequest) -> HttpResponse:
-    """The catalogue's cells of up to 100 audiences (`a`, their numbers), each swapped in by its id."""
-    numbers = [
-        int(number)
-        for number in request.GET.getlist("a")[:100]
-        if number.isascii() and number.isdigit() and len(number) < 18
-    ]
-    found = queries.cells(numbers)
-    context = {"cells": [(number, found.get(number, [])) for number in numbers]}
-    return page(request, "destinations/catalog_cells.html", context, fragment="cells")

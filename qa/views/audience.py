@@ -21,13 +21,13 @@ def audience(request: HttpRequest, key: str) -> HttpResponse:
     row = queries.row(key)
     if row is None:
         raise Http404
-    counts = queries.counts(row.audience)
+    counts, published = queries.counts(row.audience), queries.published(row.audience)
     context = {
         "row": row,
         "audience": row.audience,
         "rule": queries.rule_as_json(row.audience),
-        "chart": queries.size_chart(row.audience, row.days),
-        "narrow_chart": queries.size_chart(row.audience, row.days, narrow=True),
+        "chart": queries.size_chart(row.days, published),
+        "narrow_chart": queries.size_chart(row.days, published, narrow=True),
         "days": [(day, count) for day, count in reversed(row.days) if count is not None],
         "counts": counts,
         "running": bool(counts and counts[0].state == counts[0].State.RUNNING),

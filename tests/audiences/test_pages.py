@@ -1,7 +1,7 @@
 """The pages of people and audiences, as a browser without scripts sees them."""
 
 import io
-from datetime import date, timedelta
+from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -286,28 +286,7 @@ def test_times_are_shown_in_the_readers_zone(world):
     assert " CE" in text(as_(world, "admin").get(f"/audiences/{world.cart.key}/"))
 
 
-# --- The catalogue.
-
-
-def test_the_catalogue_says_size_in_words_where_no_count_is(world):
-    page = text(as_(world, "buyer").get("/audiences/"))
-    assert "Audiences · 3" in page
-    row = page[page.index('href="/audiences/not_yet/"') :]
-    assert "Not counted" in row[: row.index("</tr>")]
-    assert ">0<" not in row[: row.index("</tr>")]
-
-
-def test_the_catalogue_finds_by_every_word_of_rule_purpose_and_owner(world):
-    client = as_(world, "buyer")
-    for words, keys in {
-        "cart": ["meta_cart_24h"],
-        "PURCHASE 7 days": ["meta_buyers_7d"],
-        "suppression": ["meta_buyers_7d"],
-        "marketer cart": ["meta_cart_24h"],
-        "buyers nothing": [],
-    }.items():
-        found = [row.audience.key for row in client.get("/audiences/", {"q": words}).context["rows"]]
-        assert found == keys, words
+# --- Lists, and what health says.
 
 
 def test_htmx_gets_the_results_alone_and_the_whole_page_when_it_goes_back(world):
@@ -341,27 +320,6 @@ def test_hostile_words_and_names_are_shown_and_never_run(world):
         "/audiences/?page=99999999999999",
     ):
         assert client.get(address).status_code == 200, address
-
-
-def test_the_catalogue_takes_the_same_queries_for_many_audiences(world, django_assert_num_queries):
-    client = as_(world, "buyer")
-    client.get("/audiences/")
-    with django_assert_num_queries(4):  # session, user, workspace, audiences
-        client.get("/audiences/")
-    for index in range(60):
-        made = Audience.objects.create(key=f"more_{index:02}", name="More", purpose="analytics")
-        version = SegmentVersion.objects.create(
-            audience=made, number=1, state="published", segment="{}", sentence="All."
-        )
-        Audience.objects.filter(pk=made.pk).update(live_version=version)
-        refresh = Refresh.objects.create(
-            audience=made, version=version, state="done", cause="manual", as_of_us=1, count=5
-        )
-        Membership.objects.create(audience=made, refresh=refresh, members=b"", count=5)
-    with django_assert_num_queries(4):
-        response = client.get("/audiences/")
-    assert len(response.context["rows"]) == 50
-    assert len(client.get("/audiences/?page=2").context["rows"]) == 13
 
 
 def grown(audience: Audience, *, usual: int, now: int) -> None:
@@ -412,46 +370,6 @@ def test_health_says_failed_late_uncountable_and_archived(world):
     assert "“step” is unknown" in health()[1]
     Audience.objects.filter(pk=world.cart.pk).update(archived_at=timezone.now())
     assert health()[0] == "Paused"
-
-
-# --- One audience.
-
-
-def test_an_audience_page_shows_its_rule_its_curve_as_a_table_and_where_to_ask_for_connections(world):
-    page = text(as_(world, "buyer").get(f"/audiences/{world.cart.key}/"))
-    assert "add_to_cart" in page
-    assert "in the last 24 hours" in page
-    assert '<svg class="chart' in page
-    assert f"<td>{date.today():%a}" in page
-    assert f'hx-get="/audiences/{world.cart.key}/connections/"' in page
-    assert f'href="/audiences/{world.buyers.key}/"' in page, "what it excludes"
-
-
-def test_counting_is_asked_for_by_those_who_may_and_is_on_record(world):
-    address = f"/audiences/{world.cart.key}/count/"
-    assert as_(world, "buyer").post(address).status_code == 403
-    assert as_(world, "marketer").get(address).status_code == 405
-    response = as_(world, "marketer").post(address, follow=True)
-    assert "It is being counted" in text(response)
-    assert AuditEntry.objects.filter(verb="audience.refresh_asked", object_key=world.cart.key).count() == 1
-    assert Audience.objects.get(pk=world.cart.pk).refresh_cause == "manual"
-    refused = as_(world, "marketer").post(f"/audiences/{world.draft.key}/count/", follow=True)
-    assert "has no published rule yet" in text(refused)
-
-
-def test_the_numbers_ask_again_while_a_count_runs_and_stop_when_it_is_done(world):
-    client = as_(world, "buyer")
-    address = f"/audiences/{world.cart.key}/"
-    running = Refresh.objects.create(
-        audience=world.cart, version=world.cart.live_version, state="running", cause="manual", as_of_us=clock.now_us()
-    )
-    part = text(client.get(address, headers={"HX-Request": "true", "HX-Target": "numbers"}))
-    assert "<html" not in part
-    assert 'hx-trigger="every 2s"' in part
-    assert "Counting again" in part
-    Refresh.objects.filter(pk=running.pk).update(state="done", count=1)
-    part = text(client.get(address, headers={"HX-Request": "true", "HX-Target": "numbers"}))
-    assert "hx-trigger" not in part
 
 
 # --- People.

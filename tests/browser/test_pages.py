@@ -129,14 +129,6 @@ def test_going_back_after_a_search_shows_the_list_as_it_was(world, open_as):
     expect(page.locator("tbody tr")).to_have_count(3)
 
 
-def test_connections_arrive_in_the_catalogue_and_on_the_audience(world, open_as):
-    page = open_as("buyer")
-    expect(page.locator(f"#connections-{world.cart.pk}")).to_contain_text("Meta EU")
-    expect(page.locator(f"#connections-{world.buyers.pk}")).to_have_text("None")
-    page.get_by_role("link", name="meta_cart_24h", exact=True).click()
-    expect(page.get_by_role("heading", name="Who is really sent to Meta EU")).to_be_visible()
-
-
 def test_a_run_moves_before_ones_eyes_and_then_stops_asking(world, open_as):
     run = filled.running(world.mapping)
     page = open_as("buyer")
