@@ -36,7 +36,7 @@ def setups(request: HttpRequest) -> HttpResponse:
 def new(request: HttpRequest) -> HttpResponse:
     """Step 1 of one that begins with its answer; looking at the page begins nothing."""
     initial = {"purpose": request.GET.get("purpose", ""), "target": request.GET.get("destination", "")}
-    form = setup_forms.PlaceForm(request.POST or None, initial=initial)
+    form = setup_forms.PlaceForm(request.POST if request.method == "POST" else None, initial=initial)
     if request.method == "POST" and form.is_valid():
         try:
             begun = setup.begin(
@@ -97,7 +97,7 @@ def pair(request: HttpRequest, key: str) -> HttpResponse:
         messages.error(request, "It is a suppression audience itself.")
         return redirect("qa:audience", key)
     events = sorted(vocabulary.known().events)
-    form = setup_forms.PairForm(request.POST or None, events=events, usual=pairs.purchase(events))
+    form = setup_forms.PairForm(request.POST if request.method == "POST" else None, events=events, usual=pairs.purchase(events))
     if request.method == "POST":
         try:
             if chosen := request.POST.get("link"):
@@ -152,9 +152,9 @@ def engineer(request: HttpRequest, token: str) -> HttpResponse:
     if connector is None:
         return page(request, "setup/link_over.html", {"days": setup.LINK_LASTS.days}, status=410)
     form = DestinationForm(
-        request.POST or None, initial={"name": connector.capabilities.label, "key": f"{standing.kind}_main"}
+        request.POST if request.method == "POST" else None, initial={"name": connector.capabilities.label, "key": f"{standing.kind}_main"}
     )
-    theirs = connector.config_form(request.POST or None)
+    theirs = connector.config_form(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid() & theirs.is_valid():
         given = {name: value for name, value in theirs.cleaned_data.items() if value not in (None, "")}
         secret = {name: str(given.pop(name)) for name in connector.secret_fields if name in given}

@@ -68,7 +68,7 @@ def _destination(request: HttpRequest, standing: Standing) -> Result:
     if back and Destination.objects.filter(key=back).exists() and standing.mapping is None:
         target = back
     initial = {"purpose": row.purpose, "target": target}
-    form = setup_forms.PlaceForm(request.POST or None, initial=initial)
+    form = setup_forms.PlaceForm(request.POST if request.method == "POST" else None, initial=initial)
     if request.method == "POST" and form.is_valid():
         try:
             setup.choose(
@@ -91,7 +91,7 @@ def _identity(request: HttpRequest, standing: Standing) -> Result:
     coverage = queries.coverage(standing.audience, standing.platform)
     usual = standing.identifiers or [part.kind for part in coverage if part.people and _usual(part)]
     form = setup_forms.IdentifiersForm(
-        request.POST or None, kinds=standing.platform.identifiers, initial={"identifiers": usual}
+        request.POST if request.method == "POST" else None, kinds=standing.platform.identifiers, initial={"identifiers": usual}
     )
     if request.method == "POST" and form.is_valid():
         try:
@@ -165,7 +165,7 @@ def _behaviour(request: HttpRequest, standing: Standing) -> Result:
         return first(request, standing, "connect", "Connect it first, as a rehearsal.")
     workspace = Workspace.objects.first()
     form = setup_forms.BehaviourForm(
-        request.POST or None,
+        request.POST if request.method == "POST" else None,
         currency=workspace.currency if workspace else "EUR",
         mapping=mapping,
         initial={
