@@ -20,8 +20,8 @@ class DrawForm(forms.Form):
     connection = _Connection(
         queryset=Mapping.objects.none(),
         required=False,
-        label="Whose side to look at",
-        empty_label="None: only the rule",
+        label="Platform to look at",
+        empty_label="None: the rule alone",
         help_text="What this connection was told of each person, and what the platform says.",
     )
     size = forms.TypedChoiceField(

@@ -34,6 +34,7 @@ VERB = "sample.bought"
 BASKET = {"value": 79.9, "currency": "EUR", "category": "shoes"}
 AGAIN = timedelta(seconds=20)  # a second click within this shows the first one's story
 LONGEST = timedelta(seconds=90)  # after this the page stops asking
+_KINDS = {"email": "e-mail", "phone": "phone", "external_id": "own id", "mobile_ad_id": "ad id"}
 _RECIPES = {"meta": identifiers.META, "google": identifiers.GOOGLE, "openlist": identifiers.HASHED}
 
 
@@ -220,7 +221,7 @@ def _line(
 ) -> Line:
     calls = Operation.objects.filter(mapping=row, kind=REMOVE if leaves else ADD, prepared_at__gte=at).order_by("pk")
     call = next((one for one in calls if unpack(one.identities) & own), None)
-    received = call is not None and call.state in (Operation.State.SETTLED, Operation.State.SUBMITTED)
+    received = call is not None and call.state == Operation.State.SETTLED
     counted = _counted(row, leaves, profile_no, at_us)
     if counted is None and call is not None:
         counted = call.prepared_at
@@ -296,7 +297,8 @@ def _account(sandbox: Sandbox, row: Connection, identity: Identity) -> Account:
     sent = [(kind, recipes[kind].of(getattr(identity, kind))) for kind in kinds]
     answer = sandbox.holds(row.destination.kind, row.remote_id, sent)
     held = tuple(
-        Held(kind, identifiers.masked(value), there) for (kind, value), there in zip(sent, answer["holds"], strict=True)
+        Held(_KINDS[kind], identifiers.masked(value), there)
+        for (kind, value), there in zip(sent, answer["holds"], strict=True)
     )
     return Account(any(one.there for one in held), answer["people"], held)
 
