@@ -11,10 +11,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from django.conf import settings
 from django.core.management import call_command
+from django.db import transaction
 from django.utils import timezone
 
 from audiences import jobs
-from audiences.clock import DAY, HOUR, MINUTE, from_us, now_us
+from audiences.clock import DAY, HOUR, MINUTE, from_us, now_us, to_us
 from audiences.models import (
     Audience,
     AuditEntry,
@@ -162,6 +163,8 @@ def _import(path: Path, kind: str, mapping: dict[str, str], progress: Progress, 
 
 
 def _apply(_: Progress) -> None:
+    if SegmentVersion.objects.filter(audience__key=VIP, number=2).exists():
+        return  # an attempt before came further: the file would put the first rule back
     sandbox = _sandbox()
     for platform, account, token in TOKENS.values():
         name, currency = ACCOUNTS[account]
@@ -182,8 +185,8 @@ def _as_if_long_ago() -> None:
     """The shop has kept these audiences for half a year: what was made a moment ago says so."""
     then = timezone.now() - timedelta(days=180)
     new = timezone.now() - timedelta(days=1)
-    Audience.objects.filter(created_at__gt=new).update(created_at=then)
     with frozen.set_aside():
+        Audience.objects.filter(created_at__gt=new).update(created_at=then)
         SegmentVersion.objects.filter(created_at__gt=new, number=1).update(created_at=then, published_at=then)
         AuditEntry.objects.filter(at__gt=new).update(at=then)
 
@@ -193,15 +196,17 @@ def _past(progress: Progress) -> None:
     jobs.run_now("audiences.refresh_due", "all")
     jobs.run_now("audiences.backfill", "all", wait=timedelta(minutes=10))
     progress("Counting the past 90 days", 0.70)
-    told = Refresh.objects.filter(audience__key__in=(VIP, STALE), started_at__lt=timezone.now() - timedelta(hours=12))
+    _stale(Audience.objects.get(key=STALE))
+    _cut(Audience.objects.select_related("live_version").get(key=VIP))
+
+
+def _stale(audience: Audience) -> None:
+    """Nobody has counted it for three days."""
+    told = Refresh.objects.filter(audience=audience, started_at__lt=timezone.now() - timedelta(hours=12))
     if not told.exclude(cause=Refresh.Cause.BACKFILL).exists():
-        vip, stale = Audience.objects.get(key=VIP), Audience.objects.get(key=STALE)
-        _end_the_past(vip, days_ago=2)
-        _end_the_past(stale, days_ago=3)
-        jobs.run_now("audiences.backfill", "all", wait=timedelta(minutes=10))
-        _count(stale, now_us() - 3 * DAY)
-        _cut(vip, now_us() - 2 * DAY)
-        Audience.objects.filter(pk=stale.pk).update(refresh_due_at=None)  # nobody counts it any more
+        _end_the_past(audience, days_ago=3)
+        _count(audience, now_us() - 3 * DAY)
+        Audience.objects.filter(pk=audience.pk).update(refresh_due_at=None)
 
 
 def _end_the_past(audience: Audience, *, days_ago: int) -> None:
@@ -209,22 +214,37 @@ def _end_the_past(audience: Audience, *, days_ago: int) -> None:
     Membership.objects.filter(audience=audience).delete()
     Refresh.objects.filter(audience=audience).delete()
     Audience.objects.filter(pk=audience.pk).update(refresh_due_at=None, backfill_until_us=now_us() - days_ago * DAY)
+    jobs.run_now("audiences.backfill", "all", wait=timedelta(minutes=10))
 
 
-def _cut(vip: Audience, then: int) -> None:
+def _cut(vip: Audience) -> None:
     """Two days ago the rule's second version took out two fifths of the people."""
-    _count(vip, then)
-    marketer = User.objects.get(email="marketer@example.com")
+    assert vip.live_version is not None
+    if vip.live_version.number == 1:
+        then = now_us() - 2 * DAY
+        _end_the_past(vip, days_ago=2)
+        _count(vip, then)
+        _publish_cut(vip, then)
+    published = SegmentVersion.objects.get(audience=vip, number=2).published_at
+    assert published is not None
+    for hours in (1, 23, 46):
+        as_of_us = to_us(published) + hours * HOUR
+        if not Refresh.objects.filter(audience=vip, as_of_us=as_of_us).exists():
+            _count(vip, as_of_us)
+
+
+def _publish_cut(vip: Audience, then: int) -> None:
+    marketer, at = User.objects.get(email="marketer@example.com"), from_us(then + HOUR)
     draft = versions.save_draft(actor=marketer, audience=vip, segment=_cut_rule(vip, then))
-    version = versions.publish(
-        actor=marketer, version=draft, reason="Only the very best customers should see the spring preview"
-    )
-    with frozen.set_aside():
-        SegmentVersion.objects.filter(pk=version.pk).update(
-            published_at=from_us(then + HOUR), created_at=from_us(then + HOUR)
+    with transaction.atomic():
+        version = versions.publish(
+            actor=marketer, version=draft, reason="Only the very best customers should see the spring preview"
         )
-    for hours in (2, 24, 47):
-        _count(vip, then + hours * HOUR)
+        Audience.objects.filter(pk=vip.pk).update(refresh_due_at=None)  # the days since are counted here, one by one
+        with frozen.set_aside():
+            SegmentVersion.objects.filter(pk=version.pk).update(published_at=at, created_at=at)
+            lines = AuditEntry.objects.filter(object_type="audience", object_key=VIP, at__gt=at)
+            lines.filter(verb__in=("audience.drafted", "audience.published", "audience.renamed")).update(at=at)
 
 
 def _count(audience: Audience, as_of_us: int) -> None:
