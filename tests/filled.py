@@ -14,7 +14,8 @@ from audiences.models import Audience, Identity, ImportFile, PersonList, Refresh
 from audiences.services import audiences, naming, refreshes, versions
 from destinations.models import Account as PlatformAccount
 from destinations.models import Destination, Eligibility, Ledger, Mapping, Operation, Rejection, Run
-from qa.models import SpotCheck, SpotCheckPerson
+from qa.models import SetUp, SpotCheck, SpotCheckPerson
+from qa.setup import STEPS, link_for
 from tests.audiences.people_in import identify, number, track
 
 PASSWORD = "a-long-password-1"
@@ -220,8 +221,24 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
     staff = ("admin", "marketer", "operator")
     makers, admin = ("admin", "operator"), ("admin",)
     cart, pk = world.cart.key, world.mapping.pk
+    set_up, _ = SetUp.objects.get_or_create(
+        audience=world.cart,
+        destination=world.destination,
+        mapping=world.mapping,
+        purpose="retargeting",
+        started_by=world.users["marketer"],
+    )
     return {
         "/": everybody,
+        "/setup-steps/": staff,
+        "/audiences/new/": staff,
+        f"/audiences/{cart}/setup/": everybody,
+        f"/audiences/{cart}/pair/": ("admin", "marketer"),
+        **{f"/setup-steps/{set_up.pk}/{step}/": staff for step in STEPS},
+        f"/setup-steps/{set_up.pk}/segment/?recipe=cart": staff,
+        f"/setup-steps/{set_up.pk}/connect/?link=1": staff,
+        f"/setup-steps/connect/{link_for(set_up)}/": makers,
+        f"/connections/{pk}/do/exception/": makers,
         "/search/": everybody,
         "/search/?find=cart": everybody,
         "/search/?find=nothing-like-it": everybody,
