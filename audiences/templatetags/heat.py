@@ -1,15 +1,16 @@
-"""The cells of the overlap table. They are written here and not by a template because there may be ten thousand of them."""
+"""The cells of the overlap table, and the boxes to choose by. They are written here and not by a template because there may be ten thousand."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 
 from django import template
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from audiences import charts
-from audiences.overlap import Matrix
-from audiences.templatetags.rollcall import percent
+from audiences import charts, clock
+from audiences.overlap import Choice, Matrix
+from audiences.templatetags.rollcall import percent, relative
 
 register = template.Library()
 
@@ -24,25 +25,57 @@ def heat_row(found: Matrix, row: int) -> SafeString:
 
 def _cells(found: Matrix, row: int) -> Sequence[str]:
     key, size = found.keys[row], found.counts[row][row]
-    base = reverse("audiences:overlap-cell", args=[key, "-"]).removesuffix("-/")
+    base = f"{_place()}{key}/"
     cells = []
     for column, count in enumerate(found.counts[row]):
         if column == row:
-            cells.append(f'<td class="self">{charts.short(size)}</td>')
+            cells.append(f'<td class="self">{_short(size)}</td>')
         elif not count:
             cells.append(f'<td class="h0"><a href="{base}{found.keys[column]}/">–<i>none</i></a></td>')
         else:
-            share = percent(count / size).replace("<", "&lt;").replace(">", "&gt;")
+            share = count / size
+            words = _percent(round(share, 4) or share) if share < 0.999 else _percent(share)
             cells.append(
-                f'<td class="h{level(count / size)}"><a href="{base}{found.keys[column]}/">{share}'
-                f"<i>{charts.short(count)}</i></a></td>"
+                f'<td class="h{level(share)}"><a href="{base}{found.keys[column]}/">{words}<i>{_short(count)}</i></a></td>'
             )
     return cells
+
+
+@register.filter
+def age(as_of_us: int) -> str:
+    """How long ago, without the exact time: a hundred rows say it, and the head of the page has it whole."""
+    return relative(clock.from_us(as_of_us))
+
+
+@functools.cache
+def _place() -> str:
+    return reverse("audiences:overlap-cell", args=["a", "b"]).removesuffix("a/b/")
+
+
+# Of ten thousand cells most show what another shows too.
+_short = functools.lru_cache(maxsize=20_000)(charts.short)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _percent(share: float) -> str:
+    return str(escape(percent(share)))
 
 
 def level(share: float) -> int:
     """1…5: how dark a share is."""
     return 1 + sum(share >= step for step in STEPS)
+
+
+@register.simple_tag
+def choice_chips(choices: Iterable[Choice], chosen: frozenset[str]) -> SafeString:
+    """Boxes to tick, one an audience."""
+    chips = (
+        f'<label class="chip"><input type="checkbox" name="a" value="{key}"{" checked" if choice.key in chosen else ""}>'
+        f'<span class="mono">{key}</span></label>'
+        for choice in choices
+        for key in [escape(choice.key)]
+    )
+    return mark_safe("".join(chips))  # noqa: S308 - keys are escaped
 
 
 @register.simple_tag

@@ -173,7 +173,7 @@ def _pair(request: HttpRequest, a: str, b: str, *, form: ExclusionForm | None = 
         of_it = form if form is not None and offer.audience.key == a else None
         lock = None if offer.link else held.get(offer.audience.pk)
         forms.append((offer, of_it or ExclusionForm.of(offer.audience, offer.other), lock))
-    context = {
+    context: dict[str, Any] = {
         "pair": found,
         "offers": forms,
         "show_offers": form is not None or not found.counting,
@@ -181,7 +181,7 @@ def _pair(request: HttpRequest, a: str, b: str, *, form: ExclusionForm | None = 
     }
     if form is not None:
         return page(request, "overlap/pair.html", context, status=422)
-    polled = wants_fragment(request) and request.headers.get("HX-Target") == "pair-live"
+    context["polled"] = polled = wants_fragment(request) and request.headers.get("HX-Target") == "pair-live"
     status = STOP_POLLING if polled and not found.counting else 200
     response = page(request, "overlap/pair.html", context, fragment="live" if polled else "", status=status)
     response["HX-Push-Url"] = "false"  # beside the table it opens over the table's own address
