@@ -64,8 +64,11 @@ class NameBuilder(forms.Form):
         values = dict(tokens or {})
         for token in convention.tokens if convention else ():
             if token.kind != naming.VERSION:
-                self.fields[token.name] = _field(token, values.get(token.name, ""))
-                self.initial[token.name] = values.get(token.name, "")
+                field = self.fields[token.name] = _field(token, values.get(token.name, ""))
+                now = values.get(token.name, "")
+                # A value that is allowed no more is not chosen: a browser would send nothing for it.
+                gone = isinstance(field, forms.ChoiceField) and not field.valid_value(now)
+                self.initial[token.name] = "" if gone else now
         excepted = audience is not None and (bool(audience.name_reason) or convention is None)
         self.initial["own_name"] = audience.name if audience and excepted else ""
         self.initial["name_reason"] = audience.name_reason if audience else ""
@@ -360,9 +363,23 @@ class Draft:
             found[problem.path] = f"{found[problem.path]} {problem.words}" if problem.path in found else problem.words
         return found
 
+    def told(self) -> list[str]:
+        """What is wrong, each with its place in words."""
+        labels = {channel.kind: channel.label for channel in channels.known()}
+        found = []
+        for problem in self.problems:
+            first, _, rest = problem.path.partition(".")
+            number = rest.partition(".")[0]
+            place = {"separator": "Between the parts", "lengths": f"Longest on {labels.get(rest, rest)}"}.get(first, "")
+            if first == "tokens" and number:
+                place = self.tokens[int(number)].name or f"part {int(number) + 1}"
+            found.append(f"{place}: {problem.words}" if place else problem.words)
+        return found
+
     def rows(self) -> list[dict[str, Any]]:
         """The tokens for the template, each field with what is wrong with it."""
         wrong = self.wrong()
+        first = next((problem.path for problem in self.problems), "")
         labels = {channel.kind: channel.label for channel in channels.known()}
         return [
             {
@@ -378,6 +395,7 @@ class Draft:
                         "platform": labels.get(value.platform, value.platform),
                         "error": wrong.get(f"{row.path}.values.{number}", ""),
                         "focus": row.focus == f"v{number}",
+                        "first_wrong": first == f"{row.path}.values.{number}",
                     }
                     for number, value in enumerate(row.values)
                 ],

@@ -104,7 +104,7 @@ def _editor(
         "draft": draft,
         "section": "convention",
         "wrong_separator": wrong.get("separator", ""),
-        "wrong_tokens": wrong.get("tokens", ""),
+        "refused": status == 422,
         "kinds": KINDS,
         "addable": [kind for kind in KINDS if kind[0] not in once],
         "example": example(convention) if convention else None,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from audiences import conformance, naming
 from audiences.models import Audience, AuditEntry, NamingConvention
 from audiences.naming import CHANNEL, CHOICE, TEXT, VERSION, WINDOW, Convention, NamingRefused, Token, Value
+from audiences.naming_forms import NameBuilder
 from audiences.services import naming as service
 from audiences.services import versions
 from tests import filled
@@ -532,3 +533,26 @@ def test_names_on_platforms_say_what_differs(world):
     cells = as_(world, "buyer").get(f"/panels/names/?a={world.cart.pk}", headers={"HX-Request": "true"})
     assert f'id="names-{world.cart.pk}"' in text(cells)
     assert "renamed at the next sync" in text(cells)
+
+
+def test_a_value_that_is_allowed_no_more_is_not_offered_as_chosen(world):
+    audience = named_cart(world)
+    rules = service.current()
+    intent = replace(rules.tokens[1], values=rules.tokens[1].values[1:])
+    service.change(actor=None, convention=replace(rules, tokens=(rules.tokens[0], intent, *rules.tokens[2:])))
+    builder = NameBuilder.of(audience)
+    assert (builder["intent"].value(), builder["channel"].value()) == ("", "meta")
+    untouched = {f"name-{name}": builder[name].value() for name in ("channel", "intent", "window")}
+    assert not NameBuilder.of(audience, untouched).has_changed()
+
+
+def test_a_new_audience_has_its_name_and_key_from_what_is_chosen(world):
+    fields = {"name-channel": "google", "name-intent": "vip", "name-window": "365d"}
+    builder = NameBuilder.of(None, fields)
+    assert builder.is_valid()
+    assert (builder.name, builder.key) == ("google_vip_365d_v1", "google_vip_365d")
+    assert NameBuilder.of(None, channel="openlist")["channel"].value() == "openlist"
+    taken = NameBuilder.of(None, {"name-channel": "meta", "name-intent": "cart", "name-window": "24h"})
+    named_cart(world)
+    assert not taken.is_valid()
+    assert "is the name of meta_cart_24h already" in str(taken.errors)

@@ -54,7 +54,8 @@ def test_what_is_wrong_stands_at_its_field(world, open_as):
     field.fill("up_down")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(field).to_have_attribute("aria-invalid", "true")
-    expect(page.get_by_text("“up_down” holds the separator “_”")).to_be_visible()
+    expect(page.get_by_text("“up_down” holds the separator “_”").first).to_be_visible()
+    expect(field).to_be_focused()
     expect(page.get_by_role("alert")).to_contain_text("Nothing was saved")
     assert problems(page) == []
 
