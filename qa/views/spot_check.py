@@ -109,13 +109,16 @@ def _one(
     status: int = 200,
 ) -> HttpResponse:
     now = spot_check.version_of(check.audience)
+    portrait = spot_check_page.of(check)
+    sign_form = sign_form or forms.SignForm()
+    sign_form.fields["note"].required = not portrait.agreement.enough
     context = {
         "check": check,
         "audience": check.audience,
         "version_now": now,
         "outdated": now is not None and now.pk != check.version_id,
-        "portrait": spot_check_page.of(check),
-        "sign_form": sign_form or forms.SignForm(),
+        "portrait": portrait,
+        "sign_form": sign_form,
         "note_form": note_form,
         "noted": noted,
     }

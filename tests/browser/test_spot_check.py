@@ -84,6 +84,12 @@ def test_a_person_buys_and_both_sides_change_before_ones_eyes(shop, open_as, wid
     page = open_as("marketer", width=width, color_scheme=scheme)
     page.goto(f"/people/{number('c00003')}/")
     expect(page.get_by_text("Added, and received.").first).to_be_visible()  # the part that the floor above adds
+    sound(page)
+    for part in ("platforms/", "story/", "audiences/cart/"):
+        page.goto(f"/people/{number('c00003')}/{part}")
+        page.wait_for_load_state("networkidle")
+        sound(page)
+    page.goto(f"/people/{number('c00003')}/")
     page.get_by_role("button", name="Make this person buy").click()
     expect(page.get_by_text("Telling 2 of 2…")).to_be_visible()
     expect(page.get_by_text("This person: in", exact=True)).to_have_count(1)

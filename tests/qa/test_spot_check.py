@@ -1,12 +1,21 @@
 """Spot checks over a real platform: whom they draw, what they say of each, and what it takes to sign one off."""
 
+import itertools
 import logging
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from hypothesis import given
+from hypothesis import strategies as st
+from pyroaring import BitMap
 
 from audiences import clock, jobs
 from audiences.models import Audience, AuditEntry, Consent, User, frozen
+from audiences.segments import evaluate
+from audiences.segments.tree import All, InList, Not, leaves
+from audiences.segments.tree import Any as AnyOf
 from audiences.services import audiences as audience_services
 from audiences.services import versions
 from destinations.services import Refused
@@ -285,6 +294,53 @@ def test_an_audience_without_a_rule_has_nothing_to_check(readers):
     bare = audience_services.create(actor=None, key="bare", purpose="analytics")
     with pytest.raises(Refused, match="no rule yet"):
         spot_check.start(actor=people["marketer"], audience=bare)
+
+
+_trees = st.recursive(
+    st.just("leaf"),
+    lambda inner: st.one_of(
+        st.tuples(st.sampled_from([All, AnyOf]), st.lists(inner, min_size=1, max_size=3)),
+        st.tuples(st.just(Not), inner),
+    ),
+    max_leaves=6,
+)
+
+
+def _grown(shape, numbers):
+    """The shape with a leaf of its own at each place."""
+    if shape == "leaf":
+        return InList(f"list{next(numbers)}")
+    kind, inner = shape
+    return Not(_grown(inner, numbers)) if kind is Not else kind(tuple(_grown(one, numbers) for one in inner))
+
+
+@given(_trees, st.randoms(use_true_random=False))
+def test_a_leaf_decides_of_exactly_those_for_whom_flipping_it_flips_the_whole(shape, chance):
+    tree, universe = _grown(shape, itertools.count()), BitMap(range(24))
+    answers = {leaf: BitMap(n for n in universe if chance.random() < 0.5) for _, leaf in leaves(tree)}
+    whole = evaluate.members(tree, universe, answers)
+    found = dict(drawing.pivots(tree, universe, lambda node: evaluate.members(node, universe, answers)))
+    assert found.keys() == answers.keys()
+    for leaf, held in answers.items():
+        flipped = evaluate.members(tree, universe, {**answers, leaf: universe - held})
+        assert found[leaf] == whole ^ flipped
+
+
+def test_the_pages_ask_as_much_of_many_checks_as_of_one(client, readers):
+    made, live, people = readers
+    signed_in(client, people, "marketer")
+    address = reverse("qa:spot-checks", args=["readers"])
+
+    def asked(url):
+        with CaptureQueriesContext(connection) as queries:
+            assert client.get(url).status_code == 200
+        return len(queries)
+
+    small = drawn(made, live, people["marketer"], size=10)
+    of_one, of_ten = asked(address), asked(reverse("qa:spot-check", args=["readers", small.pk]))
+    checks = [drawn(made, live, people["marketer"], size=20) for _ in range(3)]
+    assert asked(address) == of_one <= 14
+    assert asked(reverse("qa:spot-check", args=["readers", checks[0].pk])) == of_ten <= 14
 
 
 # --- The pages
