@@ -12,7 +12,7 @@ from django.urls import NoReverseMatch, reverse
 
 from audiences.models import AuditEntry
 from audiences.segments.literals import clip
-from audiences.templatetags.rollcall import DEEDS
+from audiences.templatetags.rollcall import DEEDS, OWNERS, OWNERS_CHANGED
 
 # What kinds of things there are, and where they are shown: the name of an address, and whether it takes the object's key.
 KINDS: dict[str, tuple[str, str, bool]] = {
@@ -28,7 +28,7 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "workspace": ("Workspace", "audiences:settings", False),
     "naming": ("Names", "audiences:naming", False),
     "spot_check": ("Spot check", "", False),
-    "setup": ("Set-up", "qa:setups", False),
+    "set_up": ("Set-up", "qa:setups", False),
     "incident": ("Alert", "qa:alert", True),
     "mail": ("Mail", "qa:mails", False),
 }
@@ -37,8 +37,11 @@ _PLAIN = {
     "cadence_seconds": "seconds between counts",
     "sha256": "fingerprint of the rule",
 }
+LISTED = 8  # changes of one line
 SHOWN = 160  # characters of a value before it is cut
 _DULL = {"sha256"}
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
+_UNSAID = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Changed:
     label: str
     before: str | None
     after: str | None
+    whole: bool = True  # nothing was cut or is inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,9 @@ class Line:
 
     @property
     def json(self) -> str:
-        """Before and after as they were kept, for whoever wants all of it."""
+        """Before and after as they were kept, where the words do not say all of it."""
+        if len(self.changes) <= LISTED and all(change.whole for change in self.changes):
+            return ""
         kept = {"before": self.entry.before, "after": self.entry.after}
         said = {name: value for name, value in kept.items() if value is not None}
         return json.dumps(said, indent=2, ensure_ascii=False) if said else ""
@@ -88,6 +94,9 @@ def search(wanted: Search, zone: ZoneInfo) -> QuerySet[AuditEntry]:
         low = word.casefold()
         deeds = [verb for verb, words in DEEDS.items() if low in words.casefold()]
         kinds = [kind for kind, (label, _, _) in KINDS.items() if low in label.casefold()]
+        about_owners = (
+            Q(verb="audience.changed", after__has_any_keys=OWNERS) if low in OWNERS_CHANGED.casefold() else Q()
+        )
         rows = rows.filter(
             Q(object_key__icontains=word)
             | Q(reason__icontains=word)
@@ -95,6 +104,7 @@ def search(wanted: Search, zone: ZoneInfo) -> QuerySet[AuditEntry]:
             | Q(verb__icontains=word)
             | Q(verb__in=deeds)
             | Q(object_type__in=kinds)
+            | about_owners
         )
     exact = {"actor_label": wanted.who, "object_type": wanted.kind, "object_key": wanted.thing, "verb": wanted.verb}
     rows = rows.filter(**{field: value for field, value in exact.items() if value})
@@ -133,17 +143,32 @@ def changes(before: Any, after: Any) -> tuple[Changed, ...]:
     if before is None and after is None:
         return ()
     if not all(value is None or isinstance(value, Mapping) for value in (before, after)):
-        return (Changed("", _words(before), _words(after)),)
+        return (_changed("", before, after),)
     old, new = before or {}, after or {}
-    names = [name for name in dict.fromkeys([*old, *new]) if name not in _DULL and old.get(name) != new.get(name, old)]
     return tuple(
-        Changed(
-            _PLAIN.get(name) or _spaced(name).lower(),
-            _words(old[name]) if name in old else None,
-            _words(new[name]) if name in new else None,
-        )
-        for name in names
+        _changed(_PLAIN.get(name) or _spaced(name).lower(), old.get(name, _UNSAID), new.get(name, _UNSAID))
+        for name in dict.fromkeys([*old, *new])
+        if name not in _DULL and _says(name, old, new)
     )
+
+
+def _changed(label: str, before: Any, after: Any) -> Changed:
+    told = [None if value is _UNSAID else _words(value) for value in (before, after)]
+    whole = all(_is_short(value) for value in (before, after))
+    return Changed(label, told[0], told[1], whole)
+
+
+def _is_short(value: Any) -> bool:
+    return value is _UNSAID or value in _NOTHING or (not isinstance(value, Mapping) and len(_words(value)) <= SHOWN)
+
+
+def _says(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Not what stayed the same, nor what something new does not have, nor the version, which the deed names."""
+    if name == "version" and name not in old:
+        return False
+    if name in old and name in new:
+        return bool(old[name] != new[name])
+    return old.get(name) not in _NOTHING or new.get(name) not in _NOTHING
 
 
 def _url(entry: AuditEntry) -> str:

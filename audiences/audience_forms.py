@@ -64,7 +64,7 @@ class OwnersForm(forms.Form):
         people = User.objects.filter(is_active=True) | User.objects.filter(pk__in=[pk for pk in named.values() if pk])
         self.suggested = False
         for role in owners.ROLES:
-            field = UserChoice(label=role.label, help_text=f"{role.means}.", required=False)
+            field = UserChoice(label=role.label, help_text=f"{role.means}.", required=role.needed)
             field.queryset = people.order_by("-is_active", "name", "email")
             self.fields[role.field] = field
             self.initial[role.field] = named[role.field]

@@ -11,7 +11,7 @@ from statistics import median
 
 Point = tuple[date, int | None]
 Limits = tuple[float, float]
-USUAL_DAYS, USUAL_FEWEST = 7, 3  # the usual is the median of so many days before, where so many of them are known
+USUAL_DAYS, USUAL_FEWEST = 7, 3  # the usual is the median of so many days that are known, where there are so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +98,19 @@ class SizeChart:
         return self.bottom - self.top
 
 
-def limits(counts: Sequence[int | None], share: float) -> list[Limits | None]:
-    """For each day what its count may be before somebody is alerted: this share below and above the median of the days before it."""
+def limits(counts: Sequence[int | None], share: float, *, least: float = 0, start: int = 0) -> list[Limits | None]:
+    """For each day what its count may be before somebody is alerted: this share below and above the usual, which is the median of the
+    days before. A day that is off is no part of the usual, where that is at least `least`; from `start` on, an index, it begins anew."""
     found: list[Limits | None] = []
-    for index in range(len(counts)):
-        before = [count for count in counts[max(0, index - USUAL_DAYS) : index] if count is not None]
-        if len(before) < USUAL_FEWEST:
-            found.append(None)
-        else:
-            usual = median(before)
-            found.append((max(0.0, usual * (1 - share)), usual * (1 + share)))
+    usable: list[int] = []
+    for index, count in enumerate(counts):
+        if index == start:
+            usable.clear()
+        held = usable[-USUAL_DAYS:]
+        usual = median(held) if len(held) >= USUAL_FEWEST else None
+        found.append(None if usual is None else (max(0.0, usual * (1 - share)), usual * (1 + share)))
+        if count is not None and (not usual or usual < least or abs(count - usual) < share * usual):
+            usable.append(count)
     return found
 
 
@@ -208,7 +211,11 @@ def size_chart(
         top,
         bottom,
         tuple(_path(stretch) for stretch in stretches),
-        tuple(f"{_path(s)}L{s[-1][0]:.1f} {bottom:.1f}L{s[0][0]:.1f} {bottom:.1f}Z" for s in stretches if len(s) > 1),
+        ()
+        if any(band)  # one tint says enough
+        else tuple(
+            f"{_path(s)}L{s[-1][0]:.1f} {bottom:.1f}L{s[0][0]:.1f} {bottom:.1f}Z" for s in stretches if len(s) > 1
+        ),
         _bands(band, within),
         tuple(Tick(round(y_of(tick), 1), short(tick)) for tick in ticks),
         tuple(Tick(round(x_of(day), 1), f"{day.day} {day:%b}") for day in _days_to_name(first, last, width)),

@@ -60,10 +60,10 @@ class Row:
             return ()
         return tuple(charts.every_day(known, max(timezone.now().date(), known[-1][0]), days=90))
 
-    def spark(self, share: float = SWING) -> charts.Spark:
-        """The last 30 days, in the band that they may move in: this share above and below the usual."""
-        counts = [count for _, count in self.days]
-        return charts.sparkline(counts[-30:], charts.limits(counts, share)[-30:])
+    def spark(self, share: float = SWING, since: date | None = None) -> charts.Spark:
+        """The last 30 days, in the band that they may move in."""
+        days = self.days
+        return charts.sparkline([count for _, count in days[-30:]], band(days, share, since)[-30:])
 
     @property
     def sentence(self) -> str:
@@ -146,12 +146,18 @@ def published(audience: Audience) -> list[SegmentVersion]:
     return list(rows.only("number", "published_at", "reason").order_by("published_at"))
 
 
+def band(days: Sequence[charts.Point], share: float = SWING, since: date | None = None) -> list[charts.Limits | None]:
+    """What each day's count may be before somebody is alerted: this share above and below the usual, as it is reckoned since then."""
+    start = next((index for index, (day, _) in enumerate(days) if since is not None and day >= since), 0)
+    return charts.limits([count for _, count in days], share, least=SWING_FROM, start=start)
+
+
 def size_chart(
     days: Sequence[charts.Point],
     versions: Sequence[SegmentVersion],
     alerts: Sequence[charts.Alert] = (),
+    allowed: Sequence[charts.Limits | None] = (),
     *,
-    share: float = SWING,
     narrow: bool = False,
 ) -> charts.SizeChart | None:
     """The curve of these days, a mark for each version that went live in them, a dot for each alert, and the band without alerts."""
@@ -164,9 +170,8 @@ def size_chart(
         for version in versions
         if version.published_at
     ]
-    band = charts.limits([count for _, count in days], share)
-    width, height = (400, 220) if narrow else (960, 240)
-    return charts.size_chart(days, marks, alerts, band, width=width, height=height)
+    width, height = (400, 220) if narrow else (720, 270)
+    return charts.size_chart(days, marks, alerts, allowed, width=width, height=height)
 
 
 def rule_as_json(audience: Audience) -> str:

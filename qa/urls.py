@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from qa.views import audience, catalog, home, live, people, sample, search, setup, setup_steps, spot_check
+from qa.views import audience, catalog, home, live, people, sample, search, setup, setup_steps, sign_offs, spot_check
 
 app_name = "qa"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -28,5 +28,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("people/<int:profile_no>/buy/", sample.buy, name="make-buy"),
     path("people/<int:profile_no>/story/", sample.before, name="story-before"),
     path("people/<int:profile_no>/story/<int:pk>/", sample.story, name="story"),
+    path("audiences/<slug:key>/sign-offs/", sign_offs.sign_offs, name="panel-sign-offs"),
     path("healthz", live.live, name="live"),
 ]

@@ -390,10 +390,10 @@ def _differences(before: Test, after: Test) -> list[tuple[str, str, str]]:
             found += _framed(one, other, what)
         case Measured(), Measured():
             if one.measure != other.measure:
-                found.append((f"measure of {what}", one.measure, other.measure))
+                found.append(("", explain.measure(one), explain.measure(other)))
             if (one.op, one.values) != (other.op, other.values):
                 limits = explain.compared(one.op, one.values), explain.compared(other.op, other.values)
-                found.append((f"limit of {what}", *limits))
+                found.append((explain.measure(other), *limits))
             found += _framed(one, other, what)
         case Moment(), Moment():
             if (one.op, one.values) != (other.op, other.values):

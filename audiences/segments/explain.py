@@ -75,6 +75,11 @@ def compared(op: str, values: Sequence[Scalar]) -> str:
     return _when_compared(op, values) if moments else _compared(op, values)
 
 
+def measure(leaf: Measured) -> str:
+    """`total value over “purchase”`."""
+    return f"{_MEASURES[leaf.measure]} {_named(leaf.property)} over {_quoted(leaf.event)}"
+
+
 def span(us: int) -> str:
     """`30 days`; a day is 24 hours."""
     return _duration(us)

@@ -112,14 +112,16 @@ def set_owners(
     """Who answers for the rule, who watches the match rate, who is mailed on trouble, and who stands in. Raises AudienceRefused for somebody
     who has been deactivated and did not hold the role already."""
     chosen = dict(zip(OWNERS, (definition_owner, sync_owner, alert_owner, backup_owner), strict=True))
-    gone = [
-        Problem(role, f"{user} can no longer sign in: name somebody else")
-        for role, user in chosen.items()
-        if user is not None and not user.is_active and getattr(audience, f"{role}_id") != user.pk
-    ]
-    if gone:
-        raise AudienceRefused(*gone)
-    return change(actor=actor, audience=audience, reason=reason, **chosen)
+    with transaction.atomic():
+        row = held(audience)
+        gone = [
+            Problem(role, f"{user} can no longer sign in: name somebody else")
+            for role, user in chosen.items()
+            if user is not None and not user.is_active and getattr(row, f"{role}_id") != user.pk
+        ]
+        if gone:
+            raise AudienceRefused(*gone)
+        return change(actor=actor, audience=row, reason=reason, **chosen)
 
 
 def hand_over(

@@ -92,6 +92,9 @@ DEEDS = {
     "workspace.set_up": "Workspace set up",
 }
 
+# A change of details that is one of owners alone says so.
+OWNERS, OWNERS_CHANGED = ("definition_owner", "sync_owner", "alert_owner", "backup_owner"), "Owners changed"
+
 # What each word of health looks like: icon and tone. The word itself is always printed beside them.
 HEALTH = {
     "Healthy": ("healthy", "good"),
@@ -281,6 +284,8 @@ def deed(entry: AuditEntry) -> str:
     """A line of the trail in words, with what it changed where that is one small thing."""
     words = DEEDS.get(entry.verb) or entry.verb.replace(".", " ").replace("_", " ").capitalize()
     after = entry.after if isinstance(entry.after, dict) else {}
+    if entry.verb == "audience.changed" and after and after.keys() <= set(OWNERS):
+        words = OWNERS_CHANGED
     if "version" in after:
         words = f"{words}: v{after['version']}"
     elif "role" in after:

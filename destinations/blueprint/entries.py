@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from audiences.owners import ROLES
 from audiences.segments import grammar
 from audiences.segments.tree import Node
 from audiences.vocabulary import Problem
@@ -41,8 +42,10 @@ class AudienceEntry:
     name: str | None
     description: str | None
     purpose: str | None
-    definition_owner: str | None  # an e-mail, as is sync_owner
+    definition_owner: str | None  # an e-mail, as are the other three
     sync_owner: str | None
+    alert_owner: str | None
+    backup_owner: str | None
     segment: Node | None
     cadence: int | None  # seconds
     excluded_by: tuple[str, ...] | None
@@ -191,11 +194,10 @@ class _Reader:
             "name_reason",
         )
         row = self.fields(data, path, known)
-        both = self.text(row, "owner", path)
-        owners = (
-            self.fields(row["owners"], _at(path, "owners"), ("definition", "sync_health")) if "owners" in row else {}
-        )
-        if both and owners:
+        all_three = self.text(row, "owner", path)
+        roles = tuple(role.key for role in ROLES)
+        owners = self.fields(row["owners"], _at(path, "owners"), roles) if "owners" in row else {}
+        if all_three and owners:
             self.wrong(_at(path, "owner"), "stands beside owners; use one of them")
         if "excluded_by" in row and "suppressed_by" in row:
             self.wrong(_at(path, "suppressed_by"), "means the same as excluded_by; use one of them")
@@ -206,8 +208,10 @@ class _Reader:
             name=self.text(row, "name", path),
             description=self.text(row, "description", path),
             purpose=self.text(row, "purpose", path),
-            definition_owner=self.text(owners, "definition", _at(path, "owners")) or both,
-            sync_owner=self.text(owners, "sync_health", _at(path, "owners")) or both,
+            definition_owner=self.text(owners, "definition", _at(path, "owners")) or all_three,
+            sync_owner=self.text(owners, "sync_health", _at(path, "owners")) or all_three,
+            alert_owner=self.text(owners, "alerts", _at(path, "owners")) or all_three,
+            backup_owner=self.text(owners, "backup", _at(path, "owners")),
             segment=self.segment(row, path),
             cadence=self.duration(row, path),
             excluded_by=self.texts(row, linked, path),

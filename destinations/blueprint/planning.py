@@ -12,14 +12,16 @@ from typing import Any
 from audiences import vocabulary
 from audiences.models import Audience, PersonList, User, Workspace
 from audiences.naming import Convention
+from audiences.owners import ROLES
 from audiences.segments import explain, grammar
 from audiences.segments.tree import Node
-from audiences.services import audiences, lists, users, versions, workspace
+from audiences.services import audiences, lists, locks, users, versions, workspace
 from audiences.vocabulary import Problem
 from destinations.blueprint import names
 from destinations.blueprint.entries import AudienceEntry, Blueprint, ListEntry
 
 CREATE, CHANGE, SAME = "create", "change", "unchanged"
+INVITED_AS = dict.fromkeys((role.key for role in ROLES), User.Role.MARKETER) | {"sync_health": User.Role.OPERATOR}
 ASSUMED_CONSENT = {"default": "opt_out", "by_country": {}}
 
 
@@ -76,7 +78,7 @@ class Planner:
         self.names: dict[str, str] = {}  # built name → the audience that takes it
         self.people: dict[str, str] = {}  # e-mail → role, of everybody whom the file names
         self.audience_rows = {
-            row.key: row for row in Audience.objects.select_related("live_version", "definition_owner", "sync_owner")
+            row.key: row for row in Audience.objects.select_related("live_version", *(role.field for role in ROLES))
         }
 
     def wrong(self, path: str, words: str) -> None:
@@ -191,14 +193,7 @@ class Planner:
 
     def _fields(self, entry: AudienceEntry, row: Audience | None) -> list[Detail]:
         """The plain fields, with the step that sets them."""
-        owners: dict[str, str] = {}
-        for name, field_name, role in (
-            ("definition", "definition_owner", User.Role.MARKETER),
-            ("sync_health", "sync_owner", User.Role.OPERATOR),
-        ):
-            email = getattr(entry, field_name)
-            if email:
-                owners[field_name] = self.person(email, role, f"{entry.path}.owners.{name}")
+        owners = self._owners(entry, row)
         named = names.of_audience(self, entry, row)
         given = {
             "name": named.name if named else entry.name,
@@ -233,6 +228,24 @@ class Planner:
         if named and named.step and (row is None or named.differs or named.name != row.name):
             self.plan.steps.append(named.step)
         return details
+
+    def _owners(self, entry: AudienceEntry, row: Audience | None) -> dict[str, str]:
+        """Field → e-mail of whom the file names. Who watches the match rate is mailed too, where nobody else is named for that."""
+        said = {role.field: getattr(entry, role.field) for role in ROLES}
+        if said["alert_owner"] is None and (row is None or row.alert_owner is None):
+            said["alert_owner"] = said["sync_owner"]
+        wanted = {
+            role.field: self.person(said[role.field], INVITED_AS[role.key], f"{entry.path}.owners.{role.key}")
+            for role in ROLES
+            if said[role.field]
+        }
+        without = [
+            role for role in ROLES if role.needed and not wanted.get(role.field) and not _holder(row, role.field)
+        ]
+        if without and entry.segment is not None:
+            roles = ", ".join(role.label.lower() for role in without)
+            self.plan.notes.append(f'Nobody is named for {roles} of "{entry.key}": a person could not publish it.')
+        return wanted
 
     def _sound(
         self,
@@ -287,8 +300,17 @@ class Planner:
     def _publish(self, entry: AudienceEntry) -> None:
         assert entry.segment is not None
         audience = Audience.objects.get(key=entry.key)
-        draft = versions.save_draft(actor=None, audience=audience, segment=entry.segment)
-        versions.publish(actor=None, version=draft, reason=self.reason)
+        lock = locks.current(audience)
+        if lock is None:
+            draft = versions.save_draft(actor=None, audience=audience, segment=entry.segment)
+            versions.publish(actor=None, version=draft, reason=self.reason)
+            return
+        waiting = audience.versions.filter(publish_at__isnull=False, sha256=grammar.sha256(entry.segment)).first()
+        if waiting is None:
+            draft = versions.save_draft(actor=None, audience=audience, segment=entry.segment)
+            waiting = versions.publish_when_free(actor=None, version=draft, reason=self.reason)
+        words = f"It is in test until {lock.until:%Y-%m-%d %H:%M} UTC: v{waiting.number} is left in review and published then."
+        self.plan.stopped.append(Problem(entry.key, words))
 
     def _link(self, entry: AudienceEntry) -> None:
         suppressions = list(Audience.objects.filter(key__in=entry.excluded_by or ()))
@@ -327,6 +349,12 @@ def _referred_first(entries: list[AudienceEntry]) -> list[AudienceEntry]:
     for entry in entries:
         visit(entry)
     return list(ordered.values())
+
+
+def _holder(row: Audience | None, field: str) -> User | None:
+    """Who holds a role and can sign in."""
+    user: User | None = getattr(row, field) if row is not None else None
+    return user if user is not None and user.is_active else None
 
 
 def _users(owners: Mapping[str, str]) -> dict[str, Any]:

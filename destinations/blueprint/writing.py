@@ -9,6 +9,7 @@ import yaml
 from audiences import vocabulary
 from audiences.models import Audience, PersonList
 from audiences.naming import Convention
+from audiences.owners import ROLES, holdings
 from audiences.segments import grammar
 from audiences.services import naming as service
 from audiences.services import workspace
@@ -72,7 +73,7 @@ def _audiences(keys: Sequence[str] | None) -> list[Audience]:
     everybody = {
         row.key: row
         for row in Audience.objects.filter(archived_at=None)
-        .select_related("live_version", "definition_owner", "sync_owner")
+        .select_related("live_version", *(role.field for role in ROLES))
         .prefetch_related("excluded_by")
         .order_by("key")
     }
@@ -118,10 +119,8 @@ def _list(row: PersonList) -> dict[str, Any]:
 
 
 def _audience(row: Audience, rules: Convention | None) -> dict[str, Any]:
-    owners = _said(
-        definition=row.definition_owner.email if row.definition_owner else None,
-        sync_health=row.sync_owner.email if row.sync_owner else None,
-    )
+    named = {held.role.key: held.user for held in holdings(row)}
+    owners = _said(**{key: user.email if user else None for key, user in named.items()})
     segment = grammar.to_json(vocabulary.rule(row.live_version.segment)) if row.live_version else None
     return _said(
         key=row.key,

@@ -49,7 +49,7 @@ def marks(found):
         (
             {"event": "purchase", "sum": "value", "op": "gte", "value": 500, "within": "365d"},
             {"event": "purchase", "sum": "value", "op": "gte", "value": 900, "within": "365d"},
-            "Limit of “purchase” at least 500 → at least 900.",
+            "Total value over “purchase” at least 500 → at least 900.",
             "~",
         ),
         ({"all": [CART, GERMAN]}, CART, "Removed: whose country is “DE”.", "−"),

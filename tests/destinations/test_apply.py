@@ -2,12 +2,15 @@
 
 import io
 import json
+from datetime import timedelta
 
 import pytest
 import yaml
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from audiences.models import Audience, AuditEntry, PersonList, SegmentVersion, User, Workspace, frozen
+from audiences.services import audiences, locks
 from destinations import blueprint, secrets
 from destinations.blueprint.notation import load_json, load_yaml
 from destinations.models import Destination, Mapping
@@ -484,3 +487,64 @@ def test_texts_that_look_like_something_else_survive_writing_and_reading(apply):
     assert sorted(row["segment"]["value"]) == sorted(odd)
     assert row["name"] == "no"
     assert {action for action, *_ in actions(apply(out.getvalue()))} == {"="}
+
+
+OWNED = """
+audiences:
+  - key: cart
+    purpose: retargeting
+    owners: {definition: marketer@example.com, sync_health: operator@example.com, backup: admin@example.com}
+    segment: {event: add_to_cart, count: {at_least: 1}, within: 24h}
+  - key: buyers
+    purpose: suppression
+    owner: marketer@example.com
+    segment: {event: purchase, count: {at_least: 1}, within: 14d}
+  - key: nobodys
+    purpose: retargeting
+    segment: {event: add_to_cart, count: {at_least: 2}, within: 24h}
+"""
+
+
+def owners_of(key):
+    row = Audience.objects.get(key=key)
+    named = (row.definition_owner, row.sync_owner, row.alert_owner, row.backup_owner)
+    return tuple(user.email.partition("@")[0] if user else None for user in named)
+
+
+def test_four_owners_are_named_and_who_is_not_named_is_said(apply):
+    printed = apply(OWNED)
+
+    assert owners_of("cart") == ("marketer", "operator", "operator", "admin")
+    assert owners_of("buyers") == ("marketer", "marketer", "marketer", None)
+    assert owners_of("nobodys") == (None, None, None, None)
+    words = 'Nobody is named for definition, match rate, alerts of "nobodys": a person could not publish it.'
+    assert words in printed.err
+    assert '"cart"' not in printed.err
+
+
+def test_owners_are_exported_as_they_would_be_applied_and_who_was_chosen_for_alerts_stays(apply, capsys):
+    apply(OWNED)
+    call_command("export", "cart")
+    exported = capsys.readouterr().out
+
+    for role in ("definition: marketer", "sync_health: operator", "alerts: operator", "backup: admin"):
+        assert f"{role}@example.com" in exported
+    cart = Audience.objects.get(key="cart")
+    audiences.change(actor=None, audience=cart, alert_owner=User.objects.get(email="admin@example.com"))
+    assert "0 to change" in apply(OWNED).out
+    assert owners_of("cart") == ("marketer", "operator", "admin", "admin")
+    assert apply(exported).out.count("alert_owner: admin@example.com → operator@example.com") == 1
+
+
+def test_a_rule_of_an_audience_in_test_is_left_in_review_and_the_command_says_so(apply):
+    apply(OWNED)
+    cart = Audience.objects.get(key="cart")
+    locks.set_lock(actor=None, audience=cart, until=timezone.now() + timedelta(days=3), note="two ad sets")
+    changed = OWNED.replace("within: 24h}\n  - key: buyers", "within: 3d}\n  - key: buyers")
+
+    for _ in range(2):  # applied again, it is the same version that waits
+        with pytest.raises(CommandError, match=r"cart stays as it was\. It is in test until") as stopped:
+            apply(changed)
+        assert stopped.value.returncode == 3
+
+    assert [(row.number, row.state) for row in cart.versions.order_by("number")] == [(1, "published"), (2, "in_review")]
