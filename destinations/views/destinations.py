@@ -19,7 +19,7 @@ from destinations import queries
 from destinations.connectors import registry
 from destinations.connectors.base import Connector
 from destinations.forms import DestinationForm, RenameForm
-from destinations.models import Destination
+from destinations.models import Destination, Mapping
 from destinations.services import Refused
 from destinations.services import destinations as service
 
@@ -72,10 +72,13 @@ def connect(request: HttpRequest, kind: str) -> HttpResponse:
 @requires("destination.view")
 def destination(request: HttpRequest, key: str) -> HttpResponse:
     row = get_object_or_404(Destination.objects.select_related("account", "credentials_by"), key=key)
+    connections = queries.connections(destination=row, whole=False)
+    here = [seen.mapping.audience.key for seen in connections if seen.mapping.state != Mapping.State.RETIRED]
     context = {
         "destination": row,
         "platform": queries.platform_of(row.kind),
-        "connections": queries.connections(destination=row, whole=False),
+        "connections": connections,
+        "overlap": urlencode([("a", audience) for audience in here]) if len(here) > 1 else "",
         "activity": activity("destination", key),
     }
     return page(request, "destinations/destination.html", context)

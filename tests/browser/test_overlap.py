@@ -1,12 +1,14 @@
-"""Overlap in a real browser: arrow keys in the table, a cell opened beside it, an exclusion added, both counts changing, and taken back."""
+"""Overlap and rehearsal in a real browser: arrow keys in the table, a cell opened beside it, an exclusion added, both counts changing, and taken back."""
 
 import re
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from audiences.models import Audience, Refresh
 from audiences.services import refreshes
+from destinations.models import Mapping, Run
 from tests import filled
 from tests.audiences.people_in import identify, track
 
@@ -85,3 +87,20 @@ def test_without_scripts_a_choice_a_cell_and_an_exclusion_work(world, views, ope
     page.locator('.heat a[href="/overlap/meta_views_7d/meta_cart_24h/"]').click()
     page.locator(".offer").first.get_by_role("button", name="Add exclusion").click()
     assert Audience.objects.get(pk=views.pk).live_version.number == 2
+
+
+def test_a_rehearsal_is_asked_for_and_its_end_is_seen(world, open_as):
+    Mapping.objects.filter(pk=world.mapping.pk).update(state="rehearsal", remote_id="")
+    page = open_as("operator")
+    page.goto(f"/connections/{world.mapping.pk}/rehearsal/")
+    expect(page.get_by_role("heading", name="Not rehearsed yet")).to_be_visible()
+    page.get_by_role("button", name="Rehearse", exact=True).click()
+    expect(page.get_by_text("Waiting for a worker")).to_be_visible()
+    done = {"state": "done", "planned_adds": 24_812, "planned_removes": 3, "unchanged": 0, "batches_planned": 3}
+    Run.objects.filter(rehearsal=True).update(**done, started_at=timezone.now(), finished_at=timezone.now())
+    expect(page.get_by_text("It would add 24,812 people and remove 3, in 3 calls")).to_be_visible()
+    expect(page.get_by_role("link", name="Go live")).to_be_hidden()
+    page.reload()
+    page.get_by_role("link", name="Go live").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Go live?")
+    assert page.complaints == []
