@@ -23,7 +23,7 @@ from audiences.people.payloads import Context
 from audiences.segments import grammar
 from audiences.segments.judge import Occurrence, judge
 from audiences.services import trail
-from destinations import eligibility, identifiers, identities, queries
+from destinations import eligibility, identifiers, identities, placements, queries
 from destinations.models import Eligibility, Ledger, Operation, Run
 from destinations.models import Mapping as Connection
 from destinations.plan import ADD, REMOVE
@@ -57,11 +57,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The platform's own member set, as it is at this moment. `there` None: it does not answer."""
+    """The platform's own member set, as it is at this moment. `there` None: it does not answer. `url`: its own page of it."""
 
     there: bool | None
     people: int | None
     held: tuple[Held, ...]
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +301,7 @@ def _account(sandbox: Sandbox, row: Connection, identity: Identity) -> Account:
         Held(_KINDS[kind], identifiers.masked(value), there)
         for (kind, value), there in zip(sent, answer["holds"], strict=True)
     )
-    return Account(any(one.there for one in held), answer["people"], held)
+    return Account(any(one.there for one in held), answer["people"], held, placements.page_of(row))
 
 
 def _after(at: datetime, moment: datetime | None) -> float | None:
