@@ -203,6 +203,7 @@ def _rename(work: Sync, name: RemoteName, there: str) -> None:
     if name.wished and name.wished != there and connector.capabilities.can_rename and not mapping.adopted:
         try:
             calls.patiently(work, lambda: connector.rename(mapping.remote_id, name.wished))
+            remote_names.note(mapping, there, name.wished)
             there = name.wished
         except Rejected as refused:
             log.warning("mapping %s keeps its old name: %s", mapping.pk, refused)
@@ -265,7 +266,9 @@ def _ask_size(work: Sync) -> None:
         remote = work.connector.describe(work.mapping.remote_id)
     except Retryable:
         return
+    seen = {"remote_name": remote.name} if remote.name else {}  # somebody may have renamed it there
     Mapping.objects.filter(pk=work.mapping.pk).update(
+        **seen,
         matched_low=remote.matched_low,
         matched_high=remote.matched_high,
         matched_words=remote.matched_words[:200],

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from audiences.naming import Convention, NamingRefused
-from audiences.services import naming
+from audiences.services import naming, trail
 from destinations.connectors import registry
 from destinations.models import Mapping
 
@@ -82,6 +82,14 @@ def of(mapping: Mapping, convention: Convention | None) -> RemoteName:
 def now(mapping: Mapping) -> RemoteName:
     """Of one connection, by what is kept at this moment."""
     return of(mapping, naming.current())
+
+
+def note(mapping: Mapping, before: str, after: str) -> None:
+    """Put on record that a sync renamed it on the platform."""
+    by_hand = bool(before) and before != mapping.remote_name
+    reason = "somebody had renamed it there" if by_hand else "it is called so here"
+    key = f"{mapping.audience.key} → {mapping.destination.key}"
+    trail.record(None, "mapping.renamed", "mapping", key, before=before, after=after, reason=reason)
 
 
 def every(*, audience_ids: Iterable[int] | None = None) -> list[RemoteName]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from audiences import channels, naming
-from audiences.models import Audience
+from audiences.models import Audience, AuditEntry
 from audiences.services import audiences
 from audiences.services import naming as service
 from destinations import blueprint, remote_names
@@ -165,6 +165,28 @@ def test_two_audiences_do_not_take_one_name_at_one_destination(cart, sandbox, ac
     assert "cart is called “meta_cart_24h_v1” there already" in run.error
     with pytest.raises(Refused, match="200"):
         mappings.change(actor=None, mapping=other.mapping, own_name="x" * 201)
+
+
+def test_a_name_that_somebody_changed_on_the_platform_is_seen_and_put_right(cart, sandbox, account_number):
+    live = scene.live(sandbox, account_number, cart)
+    live.sync()
+    live.mapping.refresh_from_db()
+    with registry.open(live.mapping.destination) as connector:
+        connector.rename(live.mapping.remote_id, "My carts")
+    Mapping.objects.update(matched_at=None)
+    live.sync()  # nobody to add or remove: it only asks how many matched, and sees the name
+    page = remote_names.every()[0]
+    assert (page.state, page.told, page.wished) == ("waits", "My carts", "meta_cart_24h_v1")
+    live.sync()
+    assert there(live) == "meta_cart_24h_v1"
+    line = AuditEntry.objects.get(verb="mapping.renamed")
+    assert (line.before, line.after) == ("My carts", "meta_cart_24h_v1")
+    with registry.open(live.mapping.destination) as connector:
+        connector.rename(live.mapping.remote_id, "My carts again")
+    identify("carl", email="carl@example.com", **{"in": "yes"})
+    live.sync()
+    assert there(live) == "meta_cart_24h_v1"
+    assert AuditEntry.objects.filter(verb="mapping.renamed").latest("pk").reason == "somebody had renamed it there"
 
 
 def test_an_adopted_audience_keeps_the_name_it_had(cart, sandbox, account_number):
