@@ -10,6 +10,7 @@ from django.utils import timezone
 from audiences import access
 from audiences.models import Audience, AuditEntry, Refresh, SegmentVersion, User
 from destinations.models import ENDED, Destination, Hold, Mapping, Run
+from qa import incidents
 from qa.addresses import reverse
 from qa.models import Incident, Mail, SetUp, SpotCheck
 
@@ -90,26 +91,24 @@ def of(user: User) -> Agenda:
 def _incidents(user: User, now: datetime) -> Iterable[tuple[Item, bool]]:
     """Open ones, the worst first; beside each whether somebody has taken it up."""
     found = Incident.objects.filter(recovered_at=None).select_related(
-        "audience", "destination", "owner", "acknowledged_by", "mapping__destination"
+        "audience", "destination", "owner", "acknowledged_by", "mapping__destination", "mapping__audience"
     )
     rows = sorted(found, key=lambda row: (row.severity != Incident.Severity.CRITICAL, row.since))
-    mails: dict[int, Mail] = {}
-    for mail in Mail.objects.filter(incident__in=[row.pk for row in rows]).defer("text", "html").order_by("pk"):
-        mails.setdefault(mail.incident_id or 0, mail)
+    mails = incidents.mails(rows)
     for row in rows:
         snoozed = row.snoozed_until is not None and row.snoozed_until > now
-        about = row.audience or row.destination or (row.mapping.destination if row.mapping else None)
+        about = row.audience or (row.mapping.audience if row.mapping else None)
         note = ""
         if row.acknowledged_by:
             note = f"{row.acknowledged_by} is on it."
         elif snoozed:
             note = "Snoozed."
-        mine = user.pk in _owners(row)
+        mine = user.pk in _owners(row) or (about is None and access.may(user, "destination.edit"))
         bad = row.severity == Incident.Severity.CRITICAL
         item = Item(
             "bad" if bad else "watch",
             "problem" if bad else "watch",
-            about.name if about else "Rollcall",
+            incidents.name(row),
             reverse("qa:alert", args=[row.pk]),
             row.sentence,
             row.since,
@@ -117,16 +116,16 @@ def _incidents(user: User, now: datetime) -> Iterable[tuple[Item, bool]]:
             "Look into it",
             note,
             mails.get(row.pk),
-            mono=row.audience is not None,
+            mono=about is not None,
         )
         yield item, snoozed or row.acknowledged_at is not None
 
 
 def _owners(row: Incident) -> set[int | None]:
-    found = {row.owner_id}
-    if row.audience:
-        found |= {row.audience.definition_owner_id, row.audience.sync_owner_id, row.audience.alert_owner_id}
-    return found
+    """Whom it concerns: who was mailed, and who answers for the audience."""
+    audience = row.audience or (row.mapping.audience if row.mapping else None)
+    answers = (audience.definition_owner_id, audience.sync_owner_id, audience.alert_owner_id) if audience else ()
+    return {row.owner_id, *answers}
 
 
 def _runs(user: User) -> Iterable[Item]:

@@ -34,7 +34,8 @@ from audiences.services import refreshes, versions, workspace
 from destinations.models import ENDED, Destination, Mapping, Run
 from destinations.sandbox.control import Sandbox
 from destinations.services import destinations, mappings, runs
-from qa.sample import shop, team
+from qa.addresses import reverse
+from qa.sample import alarms, shop, team
 
 TASK, KEY = "qa.fill_demo", "demo"
 PASSWORD = "rollcall-sample"  # noqa: S105 (the sample's own, printed on every start)
@@ -308,10 +309,13 @@ def _troubles(_: Progress) -> None:
 
 
 def _team(_: Progress) -> None:
+    if reverse("qa:alert", args=[1]):
+        alarms.look(VIP, STALE)
     team.follow()
     team.test()
     team.check()
     team.begin_one()
+    team.rehearse(REHEARSED)
     team.say_what_is_spent()
 
 

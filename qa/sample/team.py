@@ -8,7 +8,8 @@ from django.utils import timezone
 from audiences import jobs
 from audiences.models import Audience, SegmentVersion, TestLock, User
 from audiences.services import audiences, locks, versions
-from destinations.models import Destination, Mapping
+from destinations.models import Destination, Mapping, Run
+from destinations.services import runs
 from qa import setup, spot_check
 from qa.models import Baseline, SetUp, SpotCheck
 
@@ -96,6 +97,16 @@ def begin_one() -> None:
             destination=Destination.objects.get(key="google_main"),
         )
         setup.confirm_identity(actor=marketer, setup=row, identifiers=["email", "phone"])
+
+
+def rehearse(key: str) -> None:
+    """One connection was rehearsed and waits for somebody to let it go live."""
+    connection = Mapping.objects.select_related("audience", "destination").get(audience__key=key)
+    if (
+        connection.state == Mapping.State.REHEARSAL
+        and not Run.objects.filter(mapping=connection, rehearsal=True).exists()
+    ):
+        runs.run_to_end(runs.rehearse(actor=user("operator"), mapping=connection, start=False))
 
 
 def say_what_is_spent() -> None:

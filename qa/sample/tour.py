@@ -129,6 +129,6 @@ def _rehearsal() -> Step | None:
         "eye",
         "Rehearse before anything is sent",
         "Who would be added and removed, what a call would look like, how many calls and how long. Then let it go live.",
-        reverse("destinations:connection", args=[pk]),
-        "Open the connection",
+        reverse("destinations:rehearsal", args=[pk]),
+        "Open the rehearsal",
     )
