@@ -74,7 +74,7 @@ def _identifiers(audience: Audience, mappings: Sequence[Mapping]) -> Item:
     if not worst.identifiers:
         return Item("identifiers", label, False, f"None is chosen for {worst.destination.name}.", url)
     shares = _reachable(mappings)
-    kinds = ", ".join(dict.fromkeys(_kinds(mapping) for mapping in mappings))
+    kinds = "; ".join(dict.fromkeys(_kinds(mapping) for mapping in mappings))
     if len(shares) < len(mappings):
         return Item("identifiers", label, None, f"{kinds}. How many people have one is known after a rehearsal.", url)
     lowest = min(mappings, key=lambda mapping: shares[mapping.pk])
@@ -87,7 +87,9 @@ def _identifiers(audience: Audience, mappings: Sequence[Mapping]) -> Item:
 def _kinds(mapping: Mapping) -> str:
     platform = queries.platform_of(mapping.destination.kind)
     known = platform.identifiers if platform else {}
-    return " and ".join(known.get(kind, kind).split(" (")[0] for kind in mapping.identifiers)
+    *others, last = (known.get(kind, kind).split(" (")[0] for kind in mapping.identifiers)
+    words = f"{', '.join(others)} and {last}" if others else last
+    return words[:1] + words[1:].lower()
 
 
 def _reachable(mappings: Sequence[Mapping]) -> dict[int, float]:
