@@ -5,6 +5,7 @@ import os
 import secrets
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import environ
 from csp.constants import NONE, SELF
@@ -169,12 +170,13 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 FILE_UPLOAD_TEMP_DIR = env.str("UPLOAD_DIR", "") or None
 
-# --- Mail. Without EMAIL_URL, mails are files in DATA_DIR/outbox.
+# --- Mail. Without EMAIL_URL (smtp://, smtp+tls:// or smtp+ssl://user:password@host:port), mails are files in DATA_DIR/outbox.
 if env.str("EMAIL_URL", ""):
     vars().update(env.email_url("EMAIL_URL"))
 else:
-    EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
-    EMAIL_FILE_PATH = str(DATA_DIR / "outbox")
+    EMAIL_BACKEND = "qa.outbox.Files"
+EMAIL_TIMEOUT = 15  # seconds that a mail server may take to answer
+DEFAULT_FROM_EMAIL = env.str("MAIL_FROM", f"Rollcall <rollcall@{urlsplit(PUBLIC_URL).hostname or 'localhost'}>")
 
 # --- Celery. The broker carries wake-ups only: every piece of work is a row with a lease (audiences/jobs.py).
 CELERY_BROKER_URL = "memory://localhost" if EMBEDDED else BROKER_URL  # without a host kombu complains of none

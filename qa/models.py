@@ -31,7 +31,9 @@ class Incident(models.Model):
     opened_at = models.DateTimeField(auto_now_add=True, db_index=True)
     recovered_at = models.DateTimeField(null=True)
     recovered_words = models.CharField(max_length=300, blank=True, help_text="How it came right again")
-    clean_looks = models.PositiveSmallIntegerField(default=0, help_text="Looks at new data, in a row, that found nothing")
+    clean_looks = models.PositiveSmallIntegerField(
+        default=0, help_text="Looks at new data, in a row, that found nothing"
+    )
     clean_at = models.CharField(max_length=80, blank=True, help_text="The data of the last of them")
     owner = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
     acknowledged_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
@@ -53,7 +55,9 @@ class Limits(models.Model):
     audience = models.OneToOneField("audiences.Audience", on_delete=models.CASCADE, related_name="limits")
     size_share = models.FloatField(null=True, help_text="0.3: 30 % up or down against the median; null: the usual")
     adds_share = models.FloatField(null=True)
-    usual_from = models.DateTimeField(null=True, help_text="Nothing is compared with what was before: taken as usual then")
+    usual_from = models.DateTimeField(
+        null=True, help_text="Nothing is compared with what was before: taken as usual then"
+    )
     muted_until = models.DateTimeField(null=True)
     mute_reason = models.TextField(blank=True)
     changed_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")

@@ -1,6 +1,16 @@
-"""Makes this floor's jobs known to Celery. The work itself is in the modules named here."""
+"""Makes this floor's jobs known to Celery and keeps the standing ones going. The work itself is in the modules named here."""
 
-from qa import spot_check
+from typing import Any
+
+from celery.signals import worker_ready
+
+from qa import outbox, spot_check, watch
 from qa.sample import fill
 
-__all__ = ["fill", "spot_check"]
+__all__ = ["fill", "keep_going", "outbox", "spot_check", "watch"]
+
+
+@worker_ready.connect
+def keep_going(**_: Any) -> None:
+    """A worker that starts makes sure that the standing jobs are asked for; asking again changes nothing."""
+    watch.keep_watching()

@@ -2,7 +2,21 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from qa.views import audience, catalog, home, live, people, sample, search, setup, setup_steps, sign_offs, spot_check
+from qa.views import (
+    alerts,
+    audience,
+    catalog,
+    home,
+    live,
+    mail,
+    people,
+    sample,
+    search,
+    setup,
+    setup_steps,
+    sign_offs,
+    spot_check,
+)
 
 app_name = "qa"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -29,5 +43,19 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("people/<int:profile_no>/story/", sample.before, name="story-before"),
     path("people/<int:profile_no>/story/<int:pk>/", sample.story, name="story"),
     path("audiences/<slug:key>/sign-offs/", sign_offs.sign_offs, name="panel-sign-offs"),
+    path("alerts/", alerts.list_, name="alerts"),
+    path("alerts/count/", alerts.count, name="alert-count"),
+    path("alerts/<int:pk>/", alerts.alert, name="alert"),
+    path("alerts/<int:pk>/acknowledge/", alerts.acknowledge, name="acknowledge-alert"),
+    path("alerts/<int:pk>/snooze/", alerts.snooze, name="snooze-alert"),
+    path("alerts/<int:pk>/usual/", alerts.usual, name="take-as-usual"),
+    path("alerts/<int:pk>/limit/", alerts.limit, name="alert-limit"),
+    path("alerts/<int:pk>/mute/", alerts.mute, name="mute-alert"),
+    path("mail/", mail.list_, name="mails"),
+    path("mail/test/", mail.test_alert, name="test-alert"),
+    path("mail/<int:pk>/", mail.mail, name="mail"),
+    path("mail/<int:pk>/html/", mail.rendered, name="mail-html"),
+    path("mail/<int:pk>/again/", mail.again, name="send-again"),
+    path("baselines/<int:pk>/spend/", mail.spend, name="spend"),
     path("healthz", live.live, name="live"),
 ]

@@ -1,0 +1,163 @@
+"""What a mail says: subject, text and HTML of an incident that opened, got worse, waits still or is over; of a digest; of a test. Nothing is sent here.
+
+No person's data, no remote images; every link leads to a page of PUBLIC_URL that only shows, and whose buttons act.
+"""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils import timezone
+
+from audiences.models import User, Workspace
+from qa import incidents
+from qa.checks.registry import KINDS
+from qa.models import Incident, Mail
+
+LONGEST_NAME = 80
+WORDS = {
+    "opened": "",
+    "worse": "It got worse",
+    "still": "Still so: you let it wait until now",
+    "over": "It is right again",
+    "closed": "It is not watched any more",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    subject: str
+    text: str
+    html: str
+
+
+def of_incident(incident: Incident, to: User, what: str) -> Letter:
+    """`what`: a key of WORDS."""
+    name, place = incidents.name(incident), incidents.place(incident)
+    kind = KINDS.get(incident.kind)
+    bad = incident.severity == Incident.Severity.CRITICAL
+    over = what in ("over", "closed")
+    level = {"over": "OK", "closed": "CLOSED"}.get(what, "CRITICAL" if bad else "WARNING")
+    figure = incident.figure or incidents.label(incident.kind).lower()
+    if what == "over":
+        figure = kind.over if kind else "right again"
+    elif what == "closed":
+        figure = "not watched any more"
+    audience = incident.audience or (incident.mapping.audience if incident.mapping else None)
+    page = link(reverse("qa:alert", args=[incident.pk]))
+    opens, opens_words = page, "Open the alert"
+    if audience is not None:
+        object_url, object_words = link(reverse("qa:audience", args=[audience.key])), "Open audience"
+    elif incident.destination is not None:
+        object_url = link(reverse("destinations:destination", args=[incident.destination.key]))
+        object_words = "Open destination"
+    else:
+        object_url, object_words = "", ""
+    context = {
+        "level": level,
+        "tone": "good" if what == "over" else "idle" if what == "closed" else "bad" if bad else "watch",
+        "headline": WORDS[what],
+        "name": one_line(name),
+        "place": one_line(place),
+        "label": incidents.label(incident.kind),
+        "sentence": incident.recovered_words if over and incident.recovered_words else incident.sentence,
+        "before": incident.sentence if over else "",
+        "remedy": "" if over else incident.remedy,
+        "facts": [] if over else [(key, str(value)) for key, value in incident.facts.items()],
+        "causes": [] if over else list(incident.causes)[:3],
+        "since": incident.since,
+        "until": incident.recovered_at,
+        "opens": opens,
+        "opens_words": opens_words,
+        "object_url": object_url,
+        "object_words": object_words,
+        "snooze_url": f"{page}#snooze",
+        "why_url": f"{page}#who",
+        "over": over,
+    }
+    return _letter(_subject(level, name if not place else f"{name} on {place}", figure), "incident", context, to)
+
+
+def of_digest(mails: Sequence[Mail], to: User | None) -> Letter:
+    """Many at once, one line each."""
+    rows = [
+        {
+            "subject": mail.subject,
+            "sentence": mail.incident.sentence if mail.incident else "",
+            "url": link(reverse("qa:alert", args=[mail.incident_id])) if mail.incident_id else "",
+            "tone": "good"
+            if mail.subject.startswith("OK")
+            else "bad"
+            if mail.subject.startswith("CRITICAL")
+            else "watch",
+        }
+        for mail in mails
+    ]
+    number = len(rows)
+    context = {
+        "level": "DIGEST",
+        "tone": "watch",
+        "rows": rows,
+        "headline": f"{number} more alerts" if number != 1 else "One more alert",
+        "opens": link(reverse("qa:alerts")),
+    }
+    subject = _subject("DIGEST", f"{number} more alerts" if number != 1 else "one more alert", "")
+    return _letter(subject, "digest", context, to)
+
+
+def of_test(to: User) -> Letter:
+    """So that somebody sees one before it matters."""
+    context = {
+        "level": "TEST",
+        "tone": "idle",
+        "headline": "Alerts reach you",
+        "opens": link(reverse("qa:alerts")),
+        "asked_by": str(to),
+    }
+    return _letter(_subject("TEST", "Rollcall", "alerts reach you"), "test", context, to)
+
+
+def link(path: str) -> str:
+    return f"{settings.PUBLIC_URL.rstrip('/')}{path}"
+
+
+def one_line(text: str, longest: int = LONGEST_NAME) -> str:
+    """A name as a header may carry it: no line ends, no control characters, none that turn the reading direction, not endless."""
+    kept = "".join(
+        " " if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn") else char for char in text
+    )
+    words = " ".join(kept.split())
+    return words if len(words) <= longest else f"{words[: longest - 1]}…"
+
+
+def _subject(level: str, name: str, figure: str) -> str:
+    return " | ".join(part for part in (level, one_line(name), one_line(figure)) if part)
+
+
+def _letter(subject: str, template: str, context: Mapping[str, object], to: User | None) -> Letter:
+    workspace = Workspace.objects.first()
+    zone = (to.timezone if to else "") or (workspace.timezone if workspace else "") or "UTC"
+    values = {
+        "subject": subject,
+        "workspace": workspace.name if workspace else "",
+        "account_url": link("/"),
+        "now": timezone.now(),
+        **context,
+    }
+    with timezone.override(ZoneInfo(zone)):
+        text = render_to_string(f"mail/{template}.txt", values)
+        html = render_to_string(f"mail/{template}.html", values)
+    return Letter(subject, _tidy(text), html)
+
+
+def _tidy(text: str) -> str:
+    """No more than one empty line at a time."""
+    lines: list[str] = []
+    for line in text.strip().splitlines():
+        if line.strip() or (lines and lines[-1]):
+            lines.append(line.rstrip())
+    return "\n".join(lines) + "\n"
