@@ -18,6 +18,7 @@ from audiences.services import naming as naming_service
 from destinations import placements
 from destinations.placements import Place, Placement
 from qa import pairs, troubles
+from qa.limits import Allowed
 from qa.models import Incident
 
 TROUBLE = ("Problem", "Watch")
@@ -184,21 +185,21 @@ def dress(found: Sequence[Found]) -> list[Line]:
     """These rows with their curves, connections, partners and tests. A fixed number of queries."""
     convention = naming_service.current()
     ids = [one.audience.pk for one in found]
-    beside = pairs.partners(ids)
-    others = {partner.pk for partners in beside.values() for partner in partners}
+    partners_of = pairs.partners(ids)
+    others = {partner.pk for partners in partners_of.values() for partner in partners}
     there = placements.of({*ids, *others}, convention)
-    shares = troubles.shares(ids)
+    allowed = troubles.allowed(ids)
     locked, left_out = locks.locked_among(ids), pairs.left_out_of(ids)
     lines = []
     for one in found:
         pk = one.audience.pk
-        mine, partners = there.get(pk, []), beside.get(pk, [])
+        mine, partners = there.get(pk, []), partners_of.get(pk, [])
         synced = [placement.synced_at for placement in mine if placement.synced_at]
         lines.append(
             Line(
                 one,
-                one.row.spark(shares.get(pk, queries.SWING)),
-                tuple(There(placement, _beside(placement, partners, there)) for placement in mine),
+                spark(one.row, allowed.get(pk)),
+                tuple(There(placement, beside(placement, partners, there)) for placement in mine),
                 tuple(partners),
                 left_out.get(pk, 0),
                 locked.get(pk),
@@ -206,6 +207,13 @@ def dress(found: Sequence[Found]) -> list[Line]:
             )
         )
     return lines
+
+
+def spark(row: queries.Row, allowed: Allowed | None) -> charts.Spark:
+    """Its curve within the limits that hold for it."""
+    if allowed is None:
+        return row.spark()
+    return row.spark(allowed.size_share, allowed.usual_from.date() if allowed.usual_from else None)
 
 
 def health(row: queries.Row, incident: Incident | None, troubles: Iterable[str]) -> Health:
@@ -220,7 +228,7 @@ def health(row: queries.Row, incident: Incident | None, troubles: Iterable[str])
     return min(ways, key=lambda way: queries.BY_TROUBLE[way.word])
 
 
-def _beside(placement: Placement, partners: Iterable[Audience], there: Mapping[int, Sequence[Placement]]) -> Beside:
+def beside(placement: Placement, partners: Iterable[Audience], there: Mapping[int, Sequence[Placement]]) -> Beside:
     """What the partners are called where this connection goes."""
     found: list[Partner] = []
     missing: list[str] = []

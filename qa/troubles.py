@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from qa import limits
+from qa.limits import Allowed
 from qa.models import Incident, Limits
 
 
@@ -17,7 +19,7 @@ def open_for(audience_ids: Iterable[int] | None = None) -> dict[int, list[Incide
     return {pk: rows for pk, rows in found.items() if wanted is None or pk in wanted}
 
 
-def shares(audience_ids: Iterable[int]) -> dict[int, float]:
-    """Audience → the share that its size may move by, where somebody has set one. One query."""
-    rows = Limits.objects.filter(audience__in=list(audience_ids), size_share__isnull=False)
-    return {pk: share for pk, share in rows.values_list("audience_id", "size_share") if share is not None}
+def allowed(audience_ids: Iterable[int]) -> dict[int, Allowed]:
+    """Audience → how far its numbers may move, where somebody has said so. One query."""
+    rows = Limits.objects.filter(audience__in=list(audience_ids))
+    return {row.audience_id: limits.allowed(row) for row in rows}

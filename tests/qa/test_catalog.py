@@ -16,7 +16,7 @@ from audiences.services import audiences as service
 from audiences.services import naming
 from destinations.models import Account, Destination, Ledger, Mapping, Run
 from qa import catalog
-from qa.models import Incident, Limits
+from qa.models import Incident, Limits, SpotCheck
 from tests import filled, many
 from tests.qa.curves import grown
 
@@ -128,6 +128,7 @@ def test_each_empty_state_says_what_is_so(world):
     assert "No audience passes these filters" in text(client.get("/audiences/?destination=nowhere"))
     with frozen.set_aside():
         Audience.objects.update(live_version=None)
+        SpotCheck.objects.all().delete()
         Membership.objects.all().delete()
         Refresh.objects.all().delete()
         Audience.objects.all().delete()
