@@ -101,6 +101,21 @@ def change_role(*, actor: User | None, user: User, role: str) -> User:
     return user
 
 
+def describe(*, actor: User | None, user: User, name: str, timezone: str, single_keys: bool) -> User:
+    """What somebody is called, their time zone (empty: the workspace's), and whether single keys do things."""
+    values = {"name": name.strip()[:100], "timezone": timezone, "single_keys": single_keys}
+    with transaction.atomic():
+        user = _locked(user)
+        before = {field: getattr(user, field) for field, value in values.items() if getattr(user, field) != value}
+        if before:
+            for field in before:
+                setattr(user, field, values[field])
+            user.save(update_fields=list(before))
+            after = {field: values[field] for field in before}
+            trail.record(actor, "user.changed", "user", user.email, before=before, after=after)
+    return user
+
+
 def deactivate(*, actor: User | None, user: User, reason: str = "") -> User:
     """They cannot sign in any more; what they did stays on record. Raises UserRefused where no admin would be left."""
     with transaction.atomic():

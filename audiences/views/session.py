@@ -124,9 +124,7 @@ def account(request: HttpRequest) -> HttpResponse:
     initial = {"name": user.name, "timezone": user.timezone, "single_keys": user.single_keys}
     form = AccountForm(request.POST or None, initial=initial)
     if request.method == "POST" and form.is_valid():
-        for field, value in form.cleaned_data.items():
-            setattr(user, field, value)
-        user.save(update_fields=list(form.cleaned_data))
+        users.describe(actor=user, user=user, **form.cleaned_data)
         messages.success(request, "Saved.")
         return redirect("audiences:account")
     context = {"form": form, "password_form": NewPasswordForm()}
