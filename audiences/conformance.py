@@ -19,18 +19,16 @@ LABELS = {
     FREE: "No convention",
 }
 TO_FIX = (BROKEN, VERSION, TWIN)
+SHOWN = 10  # of so many that would stop following, the page says why
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`suggested` is empty where the parts must be chosen by a person; `tokens` are those that it is made of, or as far as they could be guessed."""
+    """How one name stands. What is only said of names that are shown is worked out when it is asked for."""
 
     audience: Audience
     state: str
-    why: tuple[str, ...] = ()
-    suggested: str = ""
-    tokens: Mapping[str, str] = field(default_factory=dict)
-    parts: tuple[Part, ...] = ()
+    convention: Convention | None = field(default=None, repr=False)
 
     @property
     def label(self) -> str:
@@ -44,6 +42,29 @@ class Row:
     @property
     def to_fix(self) -> bool:
         return self.state in TO_FIX
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        if self.convention is None or self.state == OK:
+            return ()
+        if self.state == EXCEPTED:
+            return (self.audience.name_reason,)
+        if self.state == TWIN:
+            return ("Another audience has this name too.",)
+        return tuple(wrong(self.audience, self.convention))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return naming.parts(self.convention, self.audience.name) if self.convention else ()
+
+    @property
+    def suggested(self) -> str:
+        """What it would be called; empty where its parts must be chosen by a person, or nothing is to be done."""
+        if self.convention is None or self.state not in (BROKEN, VERSION):
+            return ""
+        tokens = service.tokens_of(self.convention, self.audience)
+        tokens = tokens or naming.guess(self.convention, self.audience.name, self.audience.key)
+        return suggestion(self.audience, self.convention, tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,26 +140,37 @@ def of(audience: Audience, convention: Convention | None, twins: frozenset[str] 
     if convention is None:
         return Row(audience, FREE)
     if audience.name_reason:
-        return Row(audience, EXCEPTED, (audience.name_reason,), tokens=service.tokens_of(convention, audience))
-    why = wrong(audience, convention)
-    parts = naming.parts(convention, audience.name)
-    tokens = service.tokens_of(convention, audience)
-    if not why and audience.name in twins:
-        return Row(audience, TWIN, ("Another audience has this name too.",), "", tokens, parts)
-    if not why:
-        return Row(audience, OK, (), "", tokens, parts)
-    state = VERSION if parts and naming.problems(convention, audience.name) == [] else BROKEN
-    tokens = tokens or naming.guess(convention, audience.name, audience.key)
-    return Row(audience, state, tuple(why), suggestion(audience, convention, tokens), tokens, parts)
+        return Row(audience, EXCEPTED, convention)
+    read = naming.parse(convention, audience.name)
+    if read is None:
+        return Row(audience, BROKEN, convention)
+    if _against(audience, convention, read):
+        other = naming.contradictions(convention, audience.name, read, audience.name_tokens or None)
+        return Row(audience, BROKEN if other else VERSION, convention)
+    return Row(audience, TWIN if audience.name in twins else OK, convention)
 
 
 def wrong(audience: Audience, convention: Convention) -> list[str]:
     """Why its name does not follow this convention; empty: it does."""
+    read = naming.parse(convention, audience.name)
+    return naming.problems(convention, audience.name) if read is None else _against(audience, convention, read)
+
+
+def follows(audience: Audience, convention: Convention) -> bool:
+    read = naming.parse(convention, audience.name)
+    return read is not None and not _against(audience, convention, read)
+
+
+def _against(audience: Audience, convention: Convention, read: Mapping[str, str]) -> list[str]:
     token = convention.of_kind(naming.CHANNEL)
-    read = naming.parse(convention, audience.name) or {}
-    room = service.room(convention, read.get(token.name, "") if token else "")
-    tokens = service.tokens_of(convention, audience)
-    return naming.problems(convention, audience.name, tokens, version=service.number_of(audience), length=room)
+    return naming.contradictions(
+        convention,
+        audience.name,
+        read,
+        audience.name_tokens or None,
+        version=service.number_of(audience),
+        length=service.room(convention, read.get(token.name, "") if token else ""),
+    )
 
 
 def suggestion(audience: Audience, convention: Convention, tokens: Mapping[str, str]) -> str:
@@ -153,20 +185,22 @@ def suggestion(audience: Audience, convention: Convention, tokens: Mapping[str, 
 def effect(convention: Convention) -> Effect:
     """What would stop following, and what would begin to, if this were the convention. Nothing is written."""
     before = service.current()
-    stops, begins, stays = [], [], 0
+    stops: list[Fate] = []
+    begins: list[Fate] = []
+    stays = 0
     for audience in audiences():
         if audience.name_reason:
             continue
-        followed = before is not None and not wrong(audience, before)
-        why = wrong(audience, convention)
-        if followed and why:
-            stops.append(Fate(audience.key, audience.name, why[0]))
-        elif not followed and not why:
+        followed, will = before is not None and follows(audience, before), follows(audience, convention)
+        if followed and not will:
+            why = wrong(audience, convention)[0] if len(stops) < SHOWN else ""
+            stops.append(Fate(audience.key, audience.name, why))
+        elif will and not followed:
             begins.append(Fate(audience.key, audience.name))
         else:
-            stays += not why
+            stays += will
     return Effect(tuple(stops), tuple(begins), stays)
 
 
 def _text(row: Row) -> str:
-    return f"{row.audience.key} {row.audience.name} {row.suggested}".casefold()
+    return f"{row.audience.key} {row.audience.name}".casefold()

@@ -257,6 +257,19 @@ def problems(
     read = parse(convention, name)
     if read is None:
         return _why(convention, name)
+    return contradictions(convention, name, read, tokens, version=version, length=length)
+
+
+def contradictions(
+    convention: Convention,
+    name: str,
+    read: Mapping[str, str],
+    tokens: Mapping[str, str] | None = None,
+    *,
+    version: int | None = None,
+    length: int | None = None,
+) -> list[str]:
+    """What else is wrong with a name that `parse` could read: another version, other values than were chosen, too long."""
     found = []
     said = convention.of_kind(VERSION)
     if said and version is not None and read.get(said.name, f"v{version}") != f"v{version}":
