@@ -251,6 +251,8 @@ def _after(people: BitMap | None, out: BitMap | None) -> int | None:
 def _why_not_link(audience: Audience, other: Audience) -> str:
     if audience.archived_at or other.archived_at:
         return f"{audience.key if audience.archived_at else other.key} is archived."
+    if other.live_version_id is None:
+        return f"{other.key} has no published rule yet: linked to it, nothing could be sent."
     if audience.purpose == SUPPRESSION:
         return "Suppression audiences are sent whole: none takes people out of another."
     return ""

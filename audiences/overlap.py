@@ -17,6 +17,7 @@ from audiences.models import Audience, Membership, User
 _MIDDLING = (1 / 500, 1 / 16)  # 4,096 of a container's 65,536 is where Roaring itself changes to bits
 _KEPT = 16  # matrices that a process remembers, by what the memberships hold
 ORDERS = ("overlap", "size", "name")
+COMBINED = 12  # audiences whose combinations are counted: of more there may be more combinations than people
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,6 @@ class Choice:
     """An audience that may be compared. `count` None: it has not been counted yet."""
 
     key: str
-    name: str
     purpose: str
     count: int | None
     owners: frozenset[int]
@@ -62,6 +62,27 @@ class Waste:
     everybody: int
     times: tuple[tuple[int, int], ...]
     rows: tuple[Shared, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """So many people are in exactly these audiences and in none of the others; `width` is their bar's, of 1,000 units."""
+
+    inside: tuple[bool, ...]
+    people: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Combinations:
+    """The largest of them, largest first; `others` more hold `rest` people. Together they hold everybody, each person once."""
+
+    keys: tuple[str, ...]
+    sizes: tuple[int, ...]
+    rows: tuple[Combination, ...]
+    others: int
+    rest: int
+    everybody: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +137,10 @@ class NotCounted(Exception):
 def choices() -> list[Choice]:
     """Every audience that is not archived, by key. One query, whatever their number; no bitmap is read."""
     rows = Audience.objects.filter(archived_at=None).order_by("key")
-    fields = "key", "name", "purpose", "membership__count", *(f"{role.field}_id" for role in owners.ROLES)
+    fields = "key", "purpose", "membership__count", *(f"{role.field}_id" for role in owners.ROLES)
     return [
-        Choice(key, name, purpose, count, frozenset(owner for owner in named if owner))
-        for key, name, purpose, count, *named in rows.values_list(*fields)
+        Choice(key, purpose, count, frozenset(owner for owner in named if owner))
+        for key, purpose, count, *named in rows.values_list(*fields)
     ]
 
 
@@ -134,8 +155,8 @@ def of(choices: Iterable[Choice], which: str, user: User | None = None) -> list[
 
 def matrix(keys: Sequence[str] | None = None) -> Matrix:
     """Of these audiences in this order, or of every one that has been counted and not archived, by key. Raises NotCounted."""
-    memberships = Membership.objects.select_related("audience", "refresh").defer(
-        "refresh__keyframe", "refresh__entered"
+    memberships = Membership.objects.select_related("audience", "refresh").only(
+        "members", "audience__key", "refresh__as_of_us"
     )
     if keys is None:
         rows = list(memberships.filter(audience__archived_at=None).order_by("audience__key"))
@@ -165,6 +186,35 @@ def waste(keys: Sequence[str]) -> Waste:
         times=tuple((number + 1, len(level)) for number, level in enumerate(levels) if number and level),
         rows=tuple(sorted(shared, key=lambda row: (-row.shared, row.key))),
     )
+
+
+def combinations(keys: Sequence[str], *, most: int = 20) -> Combinations:
+    """Who is in exactly which of these audiences, at most COMBINED, in this order. One query; those not counted are left out."""
+    rows = Membership.objects.filter(audience__key__in=keys[:COMBINED], audience__archived_at=None)
+    packed = dict(rows.values_list("audience__key", "members"))
+    members = {key: bitmaps.unpack(packed[key]) for key in keys[:COMBINED] if key in packed}
+    found = parted(list(members.values()))
+    largest = found[0][1] if found else 1
+    return Combinations(
+        keys=tuple(members),
+        sizes=tuple(len(people) for people in members.values()),
+        rows=tuple(Combination(inside, count, max(2, round(count / largest * 1000))) for inside, count in found[:most]),
+        others=len(found[most:]),
+        rest=sum(count for _, count in found[most:]),
+        everybody=sum(count for _, count in found),
+    )
+
+
+def parted(members: Sequence[BitMap]) -> list[tuple[tuple[bool, ...], int]]:
+    """How many are in exactly which of the sets, largest first: every one of them is counted once."""
+    everybody = BitMap().union(*members) if members else BitMap()
+    parts: list[tuple[tuple[bool, ...], BitMap]] = [((), everybody)]
+    for people in members:
+        halves = ((inside, part & people, part - people) for inside, part in parts)
+        parts = [
+            half for inside, yes, no in halves for half in (((*inside, True), yes), ((*inside, False), no)) if half[1]
+        ]
+    return sorted(((inside, len(part)) for inside, part in parts if part), key=lambda one: (-one[1], one[0]))
 
 
 def _levels(members: Iterable[BitMap]) -> Iterator[BitMap]:

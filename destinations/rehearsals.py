@@ -81,14 +81,21 @@ def of(mapping: Mapping) -> Rehearsal:
 
 
 def checks(
-    seen: Seen, rehearsal: Rehearsal, platform: Capabilities | None, *, objection: str, hindrances: Sequence[str]
+    seen: Seen,
+    rehearsal: Rehearsal,
+    platform: Capabilities | None,
+    *,
+    objection: str | None,
+    hindrances: Sequence[str],
+    startable: bool,
 ) -> list[Check]:
-    """What must be so before it goes live, and whether it is; the worst first."""
+    """What must be so before it goes live, and whether it is; the worst first. Not `startable`: it has started, or has ended."""
     mapping, run = seen.mapping, rehearsal.run
     found = [Check("Before it may start", STOP, words) for words in hindrances]
-    found.append(
-        Check("A gate", STOP, objection, "gate") if objection else Check("No gate objects", GOOD, "Asked just now.")
-    )
+    if objection:
+        found.append(Check("A gate objects", STOP if startable else WATCH, objection, "gate"))
+    elif objection is not None:
+        found.append(Check("No gate objects", GOOD, "Asked just now."))
     if mapping.destination.state == Destination.State.REFUSED:
         found.append(Check("The account", STOP, mapping.destination.state_words, "destination", "Reconnect"))
     elif mapping.destination.state != Destination.State.CONNECTED:
@@ -119,7 +126,7 @@ def _of_run(seen: Seen, run: Run, platform: Capabilities | None) -> list[Check]:
     removes, there = run.planned_removes or 0, seen.tally.received if seen.tally else 0
     limit = seen.mapping.removal_limit_percent
     if removes > max(REMOVAL_FLOOR, there * limit / 100):
-        words = f"It would remove {removes:,} of {there:,} people, more than the {limit}% that go without asking: it waits for an approval by name."
+        words = f"It would remove {removes:,} of {there:,} people, more than the {limit}% that go without asking: it may wait for an approval by name."
         found.append(Check("Many removals", WATCH, words))
     if run.rejected:
         words = f"The platform looked at the first call and would refuse {run.rejected:,} of its people."

@@ -284,6 +284,7 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         f"/connections/{pk}/rehearsal/": everybody,
         "/overlap/": everybody,
         "/overlap/?tab=waste": everybody,
+        "/overlap/?tab=combinations": everybody,
         "/overlap/?a=not_yet": everybody,
         "/overlap/pairs.csv": everybody,
         f"/overlap/{cart}/{world.buyers.key}/": everybody,

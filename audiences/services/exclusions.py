@@ -40,6 +40,8 @@ def exclude(
         if other.purpose == Audience.Purpose.SUPPRESSION:
             if row.purpose == Audience.Purpose.SUPPRESSION:
                 raise AudienceRefused(Problem("", "suppression audiences are sent whole"))
+            if other.live_version_id is None:
+                raise AudienceRefused(Problem("", f'"{other.key}" has no published rule yet'))
             audiences.link_suppression(actor=actor, audience=row, suppression=other)
             return Done()
         if row.purpose == Audience.Purpose.SUPPRESSION:

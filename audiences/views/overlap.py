@@ -24,6 +24,7 @@ from audiences.views.page import STOP_POLLING, actor, page, undoable, wants_frag
 
 SHOWN = 100  # audiences in the table; a file holds all
 LISTED = 60  # pairs in the list beneath it
+TABS = ("pairs", "combinations", "waste")
 ASKED = 200  # keys that an address may name
 
 
@@ -57,8 +58,10 @@ class Selection:
 @require_GET
 @requires("audience.view")
 def pairs(request: HttpRequest) -> HttpResponse:
-    """The heat map, or with `tab=waste` who is in several retargeting audiences."""
-    wasteful = request.GET.get("tab") == "waste"
+    """The heat map; with `tab=waste` who is in several retargeting audiences; with `tab=combinations` who is in exactly which."""
+    tab = request.GET.get("tab", "")
+    tab = tab if tab in TABS else "pairs"
+    wasteful = tab == "waste"
     found = _selection(request, wasteful=wasteful)
     order = request.GET.get("sort", "")
     context: dict[str, Any] = {
@@ -67,12 +70,15 @@ def pairs(request: HttpRequest) -> HttpResponse:
         "groups": _groups(found.every, wasteful=wasteful),
         "order": order if order in overlap.ORDERS else overlap.ORDERS[0],
         "orders": [("overlap", "Most overlap"), ("size", "Size"), ("name", "Name")],
-        "tab": "waste" if wasteful else "pairs",
+        "tab": tab,
         "shown": SHOWN,
     }
     if wasteful:
         context["waste"] = overlap.waste(found.keys) if len(found.keys) > 1 else None
-    if len(found.keys) > 1:
+    if tab == "combinations":
+        context["combined"] = overlap.combinations(found.keys) if len(found.keys) > 1 else None
+        context["most"] = overlap.COMBINED
+    elif len(found.keys) > 1:
         matrix = overlap.matrix(found.keys).arranged(context["order"])
         listed = matrix.pairs()
         context |= {
@@ -84,7 +90,7 @@ def pairs(request: HttpRequest) -> HttpResponse:
             "sharing": len(listed),
             "possible": len(matrix.keys) * (len(matrix.keys) - 1) // 2,
         }
-    return page(request, "overlap/waste.html" if wasteful else "overlap/pairs.html", context)
+    return page(request, f"overlap/{tab}.html", context)
 
 
 @require_GET

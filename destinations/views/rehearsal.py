@@ -22,9 +22,9 @@ def rehearsal(request: HttpRequest, pk: int) -> HttpResponse:
     found = rehearsals.of(mapping)
     platform = queries.platform_of(mapping.destination.kind)
     startable = mapping.state in MAY_START
-    objection = mappings.objection(mapping) if startable else ""
+    objection = None if mapping.state == Mapping.State.RETIRED else mappings.objection(mapping)
     hindrances = mappings.hindrances(mapping) if startable else []
-    checks = rehearsals.checks(seen, found, platform, objection=objection, hindrances=hindrances)
+    checks = rehearsals.checks(seen, found, platform, objection=objection, hindrances=hindrances, startable=startable)
     identifiers = rehearsals.identifiers(mapping, platform) if platform else []
     context = {
         "seen": seen,

@@ -3,12 +3,15 @@
 import csv
 import io
 import re
+from collections import Counter
 from datetime import timedelta
 
 import pytest
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
 from pyroaring import BitMap
 
 from audiences import bitmaps, overlap, spreadsheets, vocabulary
@@ -194,6 +197,29 @@ def test_the_waste_tab_says_it_in_words_and_leaves_suppression_out(world):
     page = as_(world, "buyer").get("/overlap/?tab=waste&a=r1&a=r2&a=s1")
     assert "1,204 people are in 2 or more retargeting audiences; each may be bid for twice" in text(page)
     assert "s1" not in [row.key for row in page.context["waste"].rows]
+
+
+# --- Combinations.
+
+
+@given(st.lists(st.sets(st.integers(0, 40)), max_size=6))
+def test_combinations_hold_everybody_once_and_in_exactly_their_audiences(sets):
+    found = overlap.parted([BitMap(people) for people in sets])
+    everybody = set().union(*sets)
+    assert dict(found) == Counter(tuple(one in people for people in sets) for one in everybody)
+    assert [count for _, count in found] == sorted((count for _, count in found), reverse=True)
+
+
+def test_the_combinations_tab_counts_the_twelve_largest(world):
+    for number in range(14):
+        counted(f"c{number:02}", BitMap(range(number * 10, 200)))
+    page = as_(world, "buyer").get("/overlap/?tab=combinations&only=retargeting")
+    assert len(page.context["combined"].keys) == 12
+    assert page.context["combined"].keys[0] == "c00"
+    assert "combinations are counted of at most 12" in text(page)
+    assert "200 people are in these 12 audiences" in text(page)
+    few = overlap.combinations(["c00", "c05", "c10"], most=2)
+    assert (few.others, few.rest, few.sizes) == (1, 50, (200, 150, 100))
 
 
 # --- One pair.
