@@ -110,10 +110,10 @@ def freeze(*, actor: User | None, mapping: Mapping, reason: str, until: datetime
     return _move(actor, mapping, S.FROZEN, reason, until=until)
 
 
-def resume(*, actor: User | None, mapping: Mapping, reason: str = "") -> Mapping:
-    """Back to what it was before it was paused or frozen. A person's way back to sending passes the gates; the end of a freeze does not
-    ask, as nothing is begun then. Raises Refused."""
-    if actor is not None and (mapping.state_before or S.LIVE) in _SENDING:
+def resume(*, actor: User | None, mapping: Mapping, reason: str = "", by_itself: bool = False) -> Mapping:
+    """Back to what it was before it was paused or frozen. The way back to sending passes the gates; `by_itself`, at the end of a
+    freeze, nobody asks, as nothing is begun then. Raises Refused."""
+    if not by_itself and (mapping.state_before or S.LIVE) in _SENDING:
         _ask_the_gates(mapping)
     with transaction.atomic():
         row = _locked(mapping)
@@ -130,7 +130,7 @@ def thaw(*, now: datetime) -> int:
     """Freezes whose time is over end; how many."""
     over = list(Mapping.objects.filter(state=S.FROZEN, state_until__lte=now))
     for mapping in over:
-        resume(actor=None, mapping=mapping, reason="The freeze came to its end.")
+        resume(actor=None, mapping=mapping, reason="The freeze came to its end.", by_itself=True)
     return len(over)
 
 
@@ -259,6 +259,7 @@ def objection(mapping: Mapping) -> str:
 
 
 def _ask_the_gates(mapping: Mapping) -> None:
+    mapping = Mapping.objects.select_related("audience", "destination").get(pk=mapping.pk)  # an exception may be new
     try:
         signals.preflight.send(sender=Mapping, mapping=mapping, run=None, plan=None)
     except signals.Objection as error:

@@ -271,3 +271,18 @@ class _Nowhere:
     """A sandbox that is never called."""
 
     base_url = "http://127.0.0.1:9"
+
+
+def test_apply_does_not_bring_back_what_was_paused_without_suppression_either(apply):
+    apply("", ', override: {by: operator@example.com, reason: "first campaign"}')
+    Mapping.objects.filter(audience__key="cart_24h").update(state="paused", state_before="live", override=None)
+    code, _ = apply()
+    assert (code, states()["cart_24h"]) == (3, "paused")
+
+
+def test_the_end_of_a_freeze_asks_nobody(world):
+    past = timezone.now() - timedelta(minutes=1)
+    Mapping.objects.filter(pk=world.mapping.pk).update(state=S.FROZEN, state_before=S.LIVE, state_until=past)
+    assert mappings.thaw(now=timezone.now()) == 1
+    world.mapping.refresh_from_db()
+    assert world.mapping.state == S.LIVE
