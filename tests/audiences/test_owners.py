@@ -207,7 +207,7 @@ def test_who_goes_without_handing_over_shows_as_trouble(cart, people):
     as_(people, "admin").post(f"/settings/users/{leaver.pk}/hand-over/", {"deed": "leave"})
 
     assert not User.objects.get(pk=leaver.pk).is_active
-    assert "Still owns 3 roles" in text(as_(people, "admin").get("/settings/users/"))
+    assert "Still owner in 3 places" in text(as_(people, "admin").get("/settings/users/"))
     assert "Marketer (marketer), no longer here" in text(as_(people, "admin").get("/audiences/cart/owners/"))
 
 
