@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db.models import Count, Q, Sum
+from django.urls import reverse
 from django.utils import timezone
 
 from audiences import access
 from audiences.models import Audience, AuditEntry, Refresh, SegmentVersion, User
 from destinations.models import ENDED, Destination, Hold, Mapping, Run
 from qa import incidents
-from qa.addresses import reverse
 from qa.models import Incident, Mail, SetUp, SpotCheck
 
 DAY = timedelta(days=1)

@@ -3,16 +3,15 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from django.db.models import Q, QuerySet
+from django.urls import reverse
 
 from audiences import access, standings
 from audiences.models import Audience, Profile, ProfileKey, User
 from audiences.people import biography
 from audiences.services import workspace
 from destinations.models import Destination, Mapping, Run
-from qa.addresses import reverse
 
 SHOWN = 6  # of each group; the catalogue and the lists have all
 # What may be a person's e-mail address or phone number is looked for among people only, and never put into an address.
@@ -154,7 +153,7 @@ def _pages(pages: Iterable[Page], parts: list[str], user: User) -> Iterable[Foun
     wanted = [part for part in parts if part not in _SMALL] or parts
     for one in pages:
         text = f"{one.title} {one.sub} {one.words}".casefold()
-        if access.may(user, one.permission) and all(part in text for part in wanted) and reverse(one.name):
+        if access.may(user, one.permission) and all(part in text for part in wanted):
             yield Found(reverse(one.name), one.title, one.sub, one.symbol, one.keys)
 
 
@@ -181,7 +180,3 @@ def _rank(key: str, name: str, parts: list[str]) -> tuple[int, str]:
 def personal(words: str) -> bool:
     """Whether the words may be somebody's address or number."""
     return bool(PERSONAL.search(words.strip()))
-
-
-def count(groups: tuple[Group, ...], *labels: Any) -> int:
-    return sum(len(group.found) for group in groups if not labels or group.label in labels)

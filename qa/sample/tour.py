@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from django.urls import reverse
+
 from audiences.models import Audience, User
 from destinations.models import Destination, Mapping
-from qa.addresses import reverse
 from qa.models import Incident, Mail
 from qa.sample import story
 from qa.sample.fill import FAILING, REHEARSED, VIP

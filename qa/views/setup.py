@@ -27,7 +27,7 @@ from qa.views.setup_parts import place, show
 @requires("setup.edit")
 def setups(request: HttpRequest) -> HttpResponse:
     """Those under way, each with the step where it goes on."""
-    rows = [setup.look(row) for row in setup.open_ones()]
+    rows = setup.look_at(setup.open_ones())
     return page(request, "setup/list.html", {"rows": rows, "steps": setup.STEPS})
 
 
