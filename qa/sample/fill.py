@@ -178,7 +178,6 @@ def _apply(_: Progress) -> None:
         call_command("apply", str(path), stdout=StringIO())
     for destination in Destination.objects.all():
         destinations.check(actor=None, destination=destination)
-    team.name_owners()
     _as_if_long_ago()
 
 

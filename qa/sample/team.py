@@ -1,4 +1,4 @@
-"""The people of the sample shop: who answers for which audience, who follows, tests, checks and has begun what. Through the services, like a team."""
+"""The people of the sample shop: who follows, tests, checks, rehearses and has begun what. Through the services, like a team."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from audiences import jobs
 from audiences.models import Audience, SegmentVersion, TestLock, User
-from audiences.services import audiences, locks, versions
+from audiences.services import locks, versions
 from destinations.models import Destination, Mapping, Run
 from destinations.services import runs
 from qa import setup, spot_check
@@ -25,22 +25,6 @@ SPEND = {"meta_retarget_cart_24h": "2400", "meta_retarget_cart_7d": "3150", "goo
 
 def user(role: str) -> User:
     return User.objects.get(email=f"{role}@example.com")
-
-
-def name_owners() -> None:
-    """Milo answers for every rule; on Google the buyer watches the match rate and the operator is alerted. Ada stands in."""
-    marketer, buyer, operator, admin = (user(role) for role in ("marketer", "buyer", "operator", "admin"))
-    for audience in Audience.objects.filter(alert_owner=None).order_by("key"):
-        google = audience.key.startswith("google_")
-        audiences.set_owners(
-            actor=admin,
-            audience=audience,
-            definition_owner=marketer,
-            sync_owner=buyer if google else operator,
-            alert_owner=operator if google else marketer,
-            backup_owner=admin,
-            reason="Every audience has somebody who hears first",
-        )
 
 
 def follow() -> None:

@@ -26,7 +26,7 @@ from audiences.models import ApiKey, User
 from audiences.people import imports as files
 from destinations.models import Hold
 from qa import setup
-from qa.models import Incident, Mail, SetUp, SpotCheck, SpotCheckPerson
+from qa.models import Baseline, Incident, Mail, SetUp, SpotCheck, SpotCheckPerson
 from tests import filled
 
 pytestmark = pytest.mark.django_db
@@ -119,6 +119,7 @@ def world() -> World:
     )  # fmt: skip
     if not models.TestLock.objects.filter(audience=of.cart, broken_at=None, until__gt=now).exists():
         models.TestLock.objects.create(audience=of.cart, until=now + timedelta(days=3), set_by=of.users["buyer"])
+    baseline, _ = Baseline.objects.get_or_create(mapping=of.mapping, defaults={"size": 2, "frozen_at": now})
     begun = SetUp.objects.create(purpose="retargeting", destination=of.destination, started_by=of.users["marketer"], answers={"identifiers": ["email"]})  # fmt: skip
     token = "a" * 32
     (files.uploads() / token).write_text("id,mail\n1,ann@shop.example\n")
@@ -139,6 +140,7 @@ def world() -> World:
         "setup-steps:pk": lambda: begun.pk,
         "qa:setup-step:name": lambda: "segment",
         "qa:engineer:token": lambda: setup.link_for(begun),
+        "baselines:pk": lambda: baseline.pk,
         "holds:pk": lambda: hold.pk,
         "imports:pk": lambda: of.import_file.pk,
         "alerts:pk": lambda: incident.pk,
