@@ -1,5 +1,6 @@
 """The seven steps by which an audience is set up: what is chosen on the way, and where one stands, which is read from the data itself."""
 
+from collections.abc import Mapping as Fields
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -127,40 +128,37 @@ def find(pk: int) -> SetUp | None:
 
 
 def look(setup: SetUp) -> Standing:
-    """Where it stands. A fixed number of queries."""
+    """Where it stands."""
     return look_at([setup])[0]
 
 
-def look_at(rows: Sequence[SetUp]) -> list[Standing]:
-    """Where each stands, in the same number of queries as for one."""
-    audiences_ = {row.audience.pk: row.audience for row in rows if row.audience}
+def look_at(setups: Sequence[SetUp]) -> list[Standing]:
+    """Where each stands. Three queries, however many they are."""
+    audiences_ = [setup.audience_id for setup in setups if setup.audience_id]
+    there = {
+        (row.audience_id, row.destination_id): row
+        for row in Mapping.objects.filter(audience__in=audiences_).select_related("destination", "audience")
+    }
     linked = pairs.partners(audiences_)
-    live = [audience.live_version_id for audience in audiences_.values() if audience.live_version_id]
-    checks = SpotCheck.objects.filter(version__in=live, state=SpotCheck.State.SIGNED).select_related("signed_by")
-    signed = {check.version_id: check for check in checks.order_by("signed_at", "pk")}
-    # Connected by another door meanwhile.
-    lone = [row for row in rows if row.mapping is None and row.audience_id and row.destination_id]
-    found = Mapping.objects.select_related("destination", "audience").filter(
-        audience__in=[row.audience_id for row in lone], destination__in=[row.destination_id for row in lone]
-    )
-    connected = {(mapping.audience_id, mapping.destination_id): mapping for mapping in found}
-    return [
-        _standing(
-            row,
-            row.mapping or connected.get((row.audience_id or 0, row.destination_id or 0)),
-            tuple(linked.get(row.audience_id or 0, ())),
-            signed.get(row.audience.live_version_id or 0) if row.audience else None,
-        )
-        for row in rows
-    ]
+    versions = [setup.audience.live_version_id for setup in setups if setup.audience]
+    checks = SpotCheck.objects.filter(version__in=[pk for pk in versions if pk], state=SpotCheck.State.SIGNED)
+    signed = {check.version_id: check for check in checks.select_related("signed_by").order_by("signed_at")}
+    return [_standing(setup, there, linked, signed) for setup in setups]
 
 
 def _standing(
-    setup: SetUp, mapping: Mapping | None, linked: tuple[Audience, ...], signed: SpotCheck | None
+    setup: SetUp,
+    there: Fields[tuple[int, int], Mapping],
+    linked: Fields[int, list[Audience]],
+    checks: Fields[int, SpotCheck],
 ) -> Standing:
-    audience, answers = setup.audience, setup.answers
-    kind = setup.destination.kind if setup.destination else str(answers.get("kind", ""))
+    audience, mapping = setup.audience, setup.mapping
+    if audience and setup.destination_id:  # by its own step or by another door
+        mapping = there.get((audience.pk, setup.destination_id), mapping)
+    kind = setup.destination.kind if setup.destination else str(setup.answers.get("kind", ""))
     live = audience.live_version if audience else None
+    signed = checks.get(live.pk) if live else None
+    answers = setup.answers
     owners = audience and audience.definition_owner_id and audience.sync_owner_id and audience.alert_owner_id
     passed = {
         "destination": bool(setup.purpose and kind),
@@ -178,7 +176,7 @@ def _standing(
         kind=kind,
         platform=queries.platform_of(kind),
         tree=vocabulary.rule(live.segment) if live else None,
-        linked=linked,
+        linked=tuple(linked.get(audience.pk, ())) if audience else (),
         signed=signed,
         done=frozenset(key for key, yes in passed.items() if yes),
     )

@@ -97,7 +97,9 @@ def pair(request: HttpRequest, key: str) -> HttpResponse:
         messages.error(request, "It is a suppression audience itself.")
         return redirect("qa:audience", key)
     events = sorted(vocabulary.known().events)
-    form = setup_forms.PairForm(request.POST if request.method == "POST" else None, events=events, usual=pairs.purchase(events))
+    form = setup_forms.PairForm(
+        request.POST if request.method == "POST" else None, events=events, usual=pairs.purchase(events)
+    )
     if request.method == "POST":
         try:
             if chosen := request.POST.get("link"):
@@ -152,7 +154,8 @@ def engineer(request: HttpRequest, token: str) -> HttpResponse:
     if connector is None:
         return page(request, "setup/link_over.html", {"days": setup.LINK_LASTS.days}, status=410)
     form = DestinationForm(
-        request.POST if request.method == "POST" else None, initial={"name": connector.capabilities.label, "key": f"{standing.kind}_main"}
+        request.POST if request.method == "POST" else None,
+        initial={"name": connector.capabilities.label, "key": f"{standing.kind}_main"},
     )
     theirs = connector.config_form(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid() & theirs.is_valid():
