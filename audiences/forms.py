@@ -310,7 +310,7 @@ class ExclusionForm(forms.Form):
 
     seen = forms.IntegerField(widget=forms.HiddenInput, min_value=0, max_value=2**31 - 1)
     reason = forms.CharField(
-        label="Why", max_length=500, help_text="Stands beside the new version, for whoever asks later."
+        label="Why", max_length=500, help_text="Stands on record beside the change, for whoever asks later."
     )
 
     @classmethod

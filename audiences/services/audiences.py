@@ -180,7 +180,9 @@ def ask_refresh(*, actor: User | None, audience: Audience) -> None:
         jobs.ask("audiences.refresh_due", "all")
 
 
-def set_excluded_by(*, actor: User | None, audience: Audience, suppressions: Sequence[Audience]) -> None:
+def set_excluded_by(
+    *, actor: User | None, audience: Audience, suppressions: Sequence[Audience], reason: str = ""
+) -> None:
     """Exactly these suppression audiences take their people out of what this one sends."""
     wanted = {suppression.key: suppression for suppression in suppressions}
     for key, suppression in wanted.items():
@@ -197,19 +199,21 @@ def set_excluded_by(*, actor: User | None, audience: Audience, suppressions: Seq
         if before == sorted(wanted):
             return
         audience.excluded_by.set(wanted.values())
-        trail.record(actor, "audience.linked", "audience", audience.key, before=before, after=sorted(wanted))
+        trail.record(
+            actor, "audience.linked", "audience", audience.key, before=before, after=sorted(wanted), reason=reason
+        )
 
 
-def link_suppression(*, actor: User | None, audience: Audience, suppression: Audience) -> None:
+def link_suppression(*, actor: User | None, audience: Audience, suppression: Audience, reason: str = "") -> None:
     """One more; linking it again changes nothing."""
     linked = list(audience.excluded_by.all())
-    set_excluded_by(actor=actor, audience=audience, suppressions=[*linked, suppression])
+    set_excluded_by(actor=actor, audience=audience, suppressions=[*linked, suppression], reason=reason)
 
 
-def unlink_suppression(*, actor: User | None, audience: Audience, suppression: Audience) -> None:
+def unlink_suppression(*, actor: User | None, audience: Audience, suppression: Audience, reason: str = "") -> None:
     """Its people may be sent again."""
     rest = [linked for linked in audience.excluded_by.all() if linked.pk != suppression.pk]
-    set_excluded_by(actor=actor, audience=audience, suppressions=rest)
+    set_excluded_by(actor=actor, audience=audience, suppressions=rest, reason=reason)
 
 
 def archive(*, actor: User | None, audience: Audience, reason: str) -> Audience:

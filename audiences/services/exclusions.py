@@ -42,7 +42,7 @@ def exclude(
                 raise AudienceRefused(Problem("", "suppression audiences are sent whole"))
             if other.live_version_id is None:
                 raise AudienceRefused(Problem("", f'"{other.key}" has no published rule yet'))
-            audiences.link_suppression(actor=actor, audience=row, suppression=other)
+            audiences.link_suppression(actor=actor, audience=row, suppression=other, reason=reason)
             return Done()
         if row.purpose == Audience.Purpose.SUPPRESSION:
             raise AudienceRefused(Problem("", f'"{row.key}" keeps people out of advertising; change its rule instead'))
@@ -60,7 +60,7 @@ def take_back(*, actor: User | None, audience: Audience, other: Audience, seen: 
         if not _excluded(row, other):
             return Done(again=True)
         if row.excluded_by.filter(pk=other.pk).exists():
-            audiences.unlink_suppression(actor=actor, audience=row, suppression=other)
+            audiences.unlink_suppression(actor=actor, audience=row, suppression=other, reason=reason)
             return Done()
         live = _unchanged(row, seen)
         version, before = exclusions.introduced(row, other.key)

@@ -31,7 +31,7 @@ def _cells(found: Matrix, row: int) -> Sequence[str]:
         if column == row:
             cells.append(f'<td class="self">{_short(size)}</td>')
         elif not count:
-            cells.append(f'<td class="h0"><a href="{base}{found.keys[column]}/">–<i>none</i></a></td>')
+            cells.append(f'<td class="h0"><a href="{base}{found.keys[column]}/">0</a></td>')
         else:
             share = count / size
             words = _percent(round(share, 4) or share) if share < 0.999 else _percent(share)

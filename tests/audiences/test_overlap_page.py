@@ -286,6 +286,7 @@ def test_a_suppression_audience_is_linked_and_what_is_sent_shrinks(world, views)
     client.post(f"{address}exclude/", {"seen": "1", "reason": "They bought"})
     assert list(views.excluded_by.all()) == [world.buyers]
     assert views.versions.count() == 1, "a link needs no new version"
+    assert AuditEntry.objects.get(verb="audience.linked").reason == "They bought"
     (done,) = client.get(address).context["pair"].in_force
     assert (done.before, done.after) == (2, 1)
     client.post(f"{address}undo/", {"seen": "0"})
