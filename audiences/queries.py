@@ -1,5 +1,6 @@
 """What pages read of audiences: rows with size and health in words, curves, counts, versions. Frozen values, fixed numbers of queries."""
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from datetime import date, datetime, timedelta
 from statistics import median
 from typing import Any
 
-from django.db.models import Count, Min, OuterRef, QuerySet, Subquery, TextField
+from django.db.models import Count, F, Min, OuterRef, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast
 from django.utils import timezone
 
@@ -28,7 +29,6 @@ _SHOWN = (
     "created_at", "refresh_due_at",
     *(role.field for role in owners.ROLES),
     "live_version__number", "live_version__sentence", "live_version__published_at",
-    "membership__count", "membership__refresh__as_of_us",
 )  # fmt: skip
 _RECENT = 9  # days that health looks at
 
@@ -55,14 +55,17 @@ class Row:
     @property
     def days(self) -> tuple[charts.Point, ...]:
         """The last 90 days, one by one; nothing before the first count."""
-        known = [(date.fromisoformat(day), count) for day, count in json.loads(self.daily or "[]")]
+        return self.last(90)
+
+    def last(self, days: int) -> tuple[charts.Point, ...]:
+        known = [(date.fromisoformat(day), count) for day, count in json.loads(self.daily or "[]")[-days:]]
         if not known:
             return ()
-        return tuple(charts.every_day(known, max(timezone.now().date(), known[-1][0]), days=90))
+        return tuple(charts.every_day(known, max(timezone.now().date(), known[-1][0]), days=days))
 
     def spark(self, share: float = SWING, since: date | None = None) -> charts.Spark:
-        """The last 30 days, in the band that they may move in."""
-        days = self.days
+        """The last 30 days, in the band that they may move in: what is usual is known from the weeks before."""
+        days = self.last(30 + 3 * charts.USUAL_DAYS)
         return charts.sparkline([count for _, count in days[-30:]], band(days, share, since)[-30:])
 
     @property
@@ -99,14 +102,12 @@ def row(key: str) -> Row | None:
     """One audience as lists show it, with its owners."""
     roles = [role.field for role in owners.ROLES]
     shown = (*_SHOWN, *(f"{role}__{part}" for role in roles for part in ("name", "email", "is_active")))
-    audience = (
-        _audiences().select_related("live_version", "membership__refresh", *roles).only(*shown).filter(key=key).first()
-    )
+    audience = _audiences().select_related("live_version", *roles).only(*shown).filter(key=key).first()
     return _row(audience, timezone.now()) if audience else None
 
 
 def health_of(
-    audience: Audience, size: int | None, recent: Mapping[date, int], counted_at_us: int | None, now: datetime
+    audience: Audience, size: int | None, recent: Mapping[str, int], counted_at_us: int | None, now: datetime
 ) -> Health:
     """What is so, since when, and what to do."""
     state = getattr(audience, "last_state", None)
@@ -236,9 +237,11 @@ def activity(object_type: str, object_key: str = "", *, limit: int = 20) -> list
 def _audiences() -> QuerySet[Audience]:
     latest = Refresh.objects.filter(audience=OuterRef("pk")).exclude(cause=Refresh.Cause.BACKFILL).order_by("-id")
     return (
-        Audience.objects.select_related("live_version", "membership", "membership__refresh")
+        Audience.objects.select_related("live_version")
         .only(*_SHOWN)
         .annotate(
+            size=F("membership__count"),
+            counted_at_us=F("membership__refresh__as_of_us"),
             last_state=Subquery(latest.values("state")[:1]),
             last_error=Subquery(latest.values("error")[:1]),
             daily=Cast("membership__daily", TextField()),
@@ -247,34 +250,40 @@ def _audiences() -> QuerySet[Audience]:
 
 
 def _row(audience: Any, now: datetime) -> Row:
-    membership = getattr(audience, "membership", None)  # the reverse one-to-one of an uncounted audience is missing
-    if membership is None:
+    size, counted_at_us = audience.size, audience.counted_at_us
+    if size is None:
         return Row(audience, None, None, None, health_of(audience, None, {}, None, now), "")
     recent = _recent(audience.daily or "[]")
-    before = recent.get(now.date() - timedelta(days=7))
+    before = recent.get(_days_before(now.date())[-1])
     return Row(
         audience,
-        membership.count,
-        membership.refresh.as_of_us,
-        None if before is None else membership.count - before,
-        health_of(audience, membership.count, recent, membership.refresh.as_of_us, now),
+        size,
+        counted_at_us,
+        None if before is None else size - before,
+        health_of(audience, size, recent, counted_at_us, now),
         audience.daily or "",
     )
 
 
-def _recent(daily: str) -> dict[date, int]:
-    """The last days of Membership.daily, without reading the others."""
+def _recent(daily: str) -> dict[str, int]:
+    """The last days of Membership.daily, each as it is written there, without reading the others."""
     start = len(daily)
     for _ in range(_RECENT):
         start = daily.rfind("[", 1, start)
         if start < 0:
-            return {date.fromisoformat(day): count for day, count in json.loads(daily)}
-    return {date.fromisoformat(day): count for day, count in json.loads(f"[{daily[start:]}")}
+            return dict(json.loads(daily))
+    return dict(json.loads(f"[{daily[start:]}"))
 
 
-def _usual(recent: Mapping[date, int], now: datetime) -> float | None:
+@functools.lru_cache(maxsize=4)
+def _days_before(today: date) -> tuple[str, ...]:
+    """The seven days before today, yesterday first."""
+    return tuple((today - timedelta(days=back)).isoformat() for back in range(1, 8))
+
+
+def _usual(recent: Mapping[str, int], now: datetime) -> float | None:
     """The median of the seven days before today, where at least three are known."""
-    before = [count for day, count in recent.items() if timedelta(0) < now.date() - day <= timedelta(days=7)]
+    before = [recent[day] for day in _days_before(now.date()) if day in recent]
     return median(before) if len(before) >= 3 else None
 
 

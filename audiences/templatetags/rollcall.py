@@ -56,8 +56,6 @@ DEEDS = {
     "list.changed": "People put on or taken off",
     "list.described": "List described anew",
     "user.changed": "Account changed",
-    "alert.limit_set": "Limit of alerts set",
-    "baseline.spend_entered": "Weekly spend entered",
     "api_key.made": "API key made",
     "api_key.revoked": "API key revoked",
     "destination.created": "Destination connected",
@@ -226,7 +224,8 @@ def exact(moment: datetime | int | None, never: str = "Never") -> str:
         return never
     if isinstance(moment, int):
         moment = clock.from_us(moment)
-    return format_date(timezone.localtime(moment), "D j M Y, H:i T")
+    local = timezone.localtime(moment)
+    return f"{local:%a} {local.day} {local:%b %Y, %H:%M %Z}"  # Django's own formatting takes thirty times as long
 
 
 @register.filter
