@@ -154,7 +154,7 @@ class Files(BaseEmailBackend):
         folder.mkdir(parents=True, exist_ok=True)
         for mail in email_messages:
             path = folder / file_name(mail)
-            scratch = path.with_suffix(".part")
+            scratch = path.with_suffix(f".{get_random_string(6)}.part")
             scratch.write_bytes(mail.message().as_bytes())
             scratch.replace(path)
         return len(email_messages)

@@ -95,6 +95,12 @@ def began(facts: Facts, reading: Reading) -> Finding:
     if first is None or move is None:
         return replace(finding, causes=_otherwise([]))
     since = clock.from_us(first.as_of_us)
+    then = _move(facts, audience, first.count or 0, move.usual)
+    if then is not None and abs(then.off) > abs(
+        move.off
+    ):  # noticed late: what happened is told, not what is left of it
+        move = then
+    finding = _finding(facts, move, since)
     causes, known, after = [], dict(finding.facts), ""
     version = _version_before(audience, since)
     if version is not None and (before is None or first.version_id != before.version_id):
