@@ -17,7 +17,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from audiences.models import Job, Workspace
+from audiences.models import Job, Workspace, frozen
 
 ROOM_NEEDED = 1_000_000_000  # bytes
 OVERDUE = timedelta(minutes=2)
@@ -45,6 +45,7 @@ def examine() -> Iterator[Finding]:
     yield _settings()
     yield _mail()
     if database.state == "ok":
+        yield _history()
         yield _workspace()
         yield _work()
 
@@ -155,6 +156,14 @@ def _mail() -> Finding:
             "Set EMAIL_URL=smtp://user:password@host:587 so that owners hear of trouble.",
         )
     return Finding("mail", "ok", f"Mails go to {settings.EMAIL_HOST}.")
+
+
+def _history() -> Finding:
+    missing = {guard.name for guard in frozen.GUARDS} - frozen.installed(connection)
+    if missing:
+        words = "Published versions or the audit trail could be changed by other programs: the database's guards are not in place."
+        return Finding("history", "problem", words, "Run manage.py migrate, which puts them back.")
+    return Finding("history", "ok", "The database refuses changes of published versions and of the audit trail.")
 
 
 def _workspace() -> Finding:

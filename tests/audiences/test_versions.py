@@ -4,6 +4,7 @@ import html
 import re
 
 import pytest
+from django.core.management import call_command
 from django.db import IntegrityError, connection, connections, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -11,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from audiences.models import Audience, AuditEntry, User, frozen
 from audiences.services import refreshes, trail, versions
 from audiences.services.audiences import AudienceRefused
+from qa import soundness
 from tests import filled
 from tests.audiences.people_in import identify, track
 
@@ -282,3 +284,16 @@ def test_a_name_that_nobody_knows_is_said_with_its_place(cart, people):
 
     assert answer.status_code == 422
     assert re.search(r"Event: .*purchse.*purchase", text(answer))
+
+
+def test_guards_that_were_lost_are_found_by_doctor_and_put_back_by_migrate():
+    def state():
+        return {finding.question: finding.state for finding in soundness.examine()}["history"]
+
+    frozen.remove(connection)
+    assert state() == "problem"
+
+    call_command("migrate", verbosity=0)
+
+    assert state() == "ok"
+    assert frozen.installed(connection) == {guard.name for guard in frozen.GUARDS}
