@@ -264,6 +264,8 @@ def _words(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPResponseException):
         later = "asks us to come back later" if 400 <= error.smtp_code < 500 else "refused it"
         return f"The mail server {later} ({error.smtp_code})."
+    if isinstance(error, smtplib.SMTPServerDisconnected):
+        return "The mail server hung up."
     if isinstance(error, (socket.gaierror, ConnectionError, TimeoutError)):
         return f"The mail server cannot be reached ({type(error).__name__})."
     return f"It could not be sent ({type(error).__name__})."
