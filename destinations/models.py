@@ -5,6 +5,8 @@ Bitmaps here hold `identity_no`; they change only under the row lock of their ma
 
 from django.db import models
 
+from destinations import plan
+
 
 class Account(models.Model):
     """The rate budget that destinations on one platform account share. A pause is a floor that every worker keeps."""
@@ -268,6 +270,11 @@ class Operation(models.Model):
             models.Index(fields=["mapping"], name="operation_open", condition=models.Q(open=True)),
             models.Index(fields=["poll_at"], name="operation_poll", condition=models.Q(state="submitted")),
         ]
+
+    @property
+    def why(self) -> str:
+        """Its cause, for people."""
+        return plan.WORDS.get(self.cause, self.cause)
 
 
 class Rejection(models.Model):

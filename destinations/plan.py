@@ -21,6 +21,20 @@ WITHDRAW = "withdraw"  # identifier kinds that the mapping no longer sends
 DIFF = "diff"  # a comparison of two counts, and nothing more
 RESYNC = "resync"  # told again because somebody asked for it, or because the remote audience was not ours
 
+# For people: why somebody is told to a platform.
+WORDS = {
+    ERASURE: "erased",
+    CONSENT: "consent withdrawn",
+    PURCHASE: "bought something",
+    RULE: "an event that the rule names",
+    IDENTITY: "other identifiers",
+    REASSERT: "told again: the outcome was not known",
+    RETRY: "refused before, tried again",
+    WITHDRAW: "identifiers that are sent no more",
+    DIFF: "entered or left between two counts",
+    RESYNC: "everybody told again",
+}
+
 # The order in which removals go, and the causes that no hold on comparisons stops.
 REMOVAL_ORDER = (ERASURE, CONSENT, PURCHASE, RULE, IDENTITY, REASSERT, WITHDRAW, DIFF, RESYNC)
 COMPARED = frozenset({DIFF, RESYNC})

@@ -439,4 +439,5 @@ def test_a_run_that_failed_says_what_was_sent_and_what_to_do(world):
     assert "Nothing was sent by it" in text(as_(world, "operator").get(f"/runs/{world.run.pk}/"))
     Destination.objects.update(state="refused")
     assert "Reconnect Meta EU" in text(as_(world, "operator").get(f"/runs/{world.run.pk}/"))
-    assert "Under <strong" in page, "the version is named"
+    assert ">v1<" in page, "the version is named"
+    assert "entered or left between two counts" in page
