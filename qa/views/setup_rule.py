@@ -43,13 +43,10 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
     counting = request.POST.get("act") == "count" or "HX-Request" in request.headers
     audience = standing.audience
     draft = _draft(rule, recipe, audience)
-    name, builder = None, None
+    name, builder, said, renamed = None, None, "", False
     if audience is None:
         suggested = _suggested(standing, recipe, rule)
-        convention = naming_service.current()
-        if convention is not None:
-            tokens = naming.guess(convention, suggested, channel=standing.kind)
-            builder = NameBuilder.of(None, None if counting else posted, channel=standing.kind, tokens=tokens)
+        builder, said, renamed = _builder(standing, suggested, posted, counting=counting)
         initial = {"key": "" if builder else suggested, **_typed(posted)}
         name = setup_forms.NameForm(None if counting else posted, initial=initial, named=builder is not None)
     building = posted is not None and NameBuilder.build_only(posted)
@@ -70,6 +67,8 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
         "rule": rule,
         "name": name,
         "builder": builder,
+        "window_said": said,
+        "renamed": renamed,
         "changing": audience is None or bool(request.GET.get("recipe")) or posted is not None,
         "draft": draft,
         "found": found,
@@ -79,6 +78,28 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
         "fragment": "preview" if counting else "",
         "status": 422 if publishing else 200,
     }
+
+
+def _builder(
+    standing: Standing, suggested: str, posted: Any, *, counting: bool
+) -> tuple[NameBuilder | None, str, bool]:
+    """(the name from drop-downs, the window that the rule suggests, whether the name follows it just now): the window in the name goes
+    with the number in the rule for as long as nobody has chosen another. Without a convention there is none."""
+    convention = naming_service.current()
+    if convention is None:
+        return None, "", False
+    tokens = naming.guess(convention, suggested, channel=standing.kind)
+    window = convention.of_kind(naming.WINDOW)
+    said = tokens.get(window.name, "") if window else ""
+    if not counting:
+        return NameBuilder.of(None, posted, channel=standing.kind, tokens=tokens), said, False
+    chosen = {token.name: posted.get(f"name-{token.name}", "")[:100] for token in convention.tokens}
+    before, renamed = posted.get("window_said"), False
+    if window and before is not None and before != said and chosen[window.name] == before:
+        chosen[window.name], renamed = said, True
+    builder = NameBuilder.of(None, None, tokens={**tokens, **chosen})
+    builder.initial |= {name: posted.get(f"name-{name}", "")[:500] for name in ("own_name", "name_reason")}
+    return builder, said, renamed
 
 
 def _named(name: setup_forms.NameForm | None, builder: NameBuilder | None) -> bool:

@@ -58,8 +58,17 @@ def test_the_seven_steps_to_a_rehearsal_and_live(world, account, open_as):
     expect(page.locator("#preview")).to_contain_text("in the last 2 days")
     assert problems(page) == []
     assert Audience.objects.count() == 3
-    page.get_by_label("Intent").select_option("cart")
+    # The name's window goes with the rule's, until somebody chooses another.
+    expect(page.get_by_label("Window")).to_have_value("")
+    page.get_by_label("Cart in the last").fill("24")
+    page.get_by_label("Cart in the last").press("Tab")
+    expect(page.get_by_label("Window")).to_have_value("24h")
     page.get_by_label("Window").select_option("3d")
+    page.get_by_label("Cart in the last").fill("48")
+    page.get_by_label("Cart in the last").press("Tab")
+    expect(page.locator("#preview")).to_contain_text("in the last 2 days")
+    expect(page.get_by_label("Window")).to_have_value("3d")
+    page.get_by_label("Intent").select_option("cart")
     page.get_by_role("textbox", name="Key").fill("meta_cart_48h")
     page.get_by_role("button", name="Publish it").click()
 

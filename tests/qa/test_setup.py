@@ -253,6 +253,17 @@ def test_a_recipe_is_counted_without_being_published(world):
     assert Audience.objects.count() == 3
 
 
+def test_counted_without_scripts_nothing_that_was_typed_is_lost(world):
+    client = as_(world, "marketer")
+    row = begin(client)
+    form = recipe("typed_key", act="count", n_hours="48", description="For Bea")
+    page = client.post(at(row, "segment"), form).content.decode()
+    assert "<html" in page
+    assert "in the last 2 days" in page
+    for kept in ('value="typed_key"', 'value="For Bea"', 'value="for the test"', 'value="48"'):
+        assert kept in page
+
+
 def test_a_pasted_rule_says_each_problem_with_its_place(world):
     client = as_(world, "marketer")
     row = begin(client, purpose="suppression")
