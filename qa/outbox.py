@@ -35,6 +35,9 @@ FIRST_WAIT, LONGEST_WAIT = timedelta(seconds=15), timedelta(minutes=10)
 GIVE_UP_AFTER = timedelta(days=7)
 CROWD, CROWD_TIME = 5, timedelta(hours=1)  # so many mails to one person within the hour, and the rest come in a digest
 DIGEST_WAIT = timedelta(minutes=10)
+ON_ITS_WAY = timedelta(
+    minutes=2
+)  # nobody else takes a mail that is being sent; a killed sender's comes again after this
 BATCH = 100
 
 
@@ -80,11 +83,11 @@ def send_due(*, now: datetime | None = None, limit: int = BATCH) -> int:
             backend.open()
         except (OSError, smtplib.SMTPException, ssl.SSLError) as error:
             for mail in due:
-                if _is_still_due(mail):
+                if _take(mail, now):
                     _later(mail, error, now)
             return 0
         for mail in due:
-            if not _is_still_due(mail):
+            if not _take(mail, now):
                 continue
             try:
                 backend.send_messages([message(mail)])
@@ -196,9 +199,9 @@ def _crowded(mail: Mail, now: datetime) -> bool:
 
 
 def _fold(mail: Mail, to: User, now: datetime) -> None:
-    """Into the digest that waits for this person, or a new one. One that is due may be on its way already, and takes no more."""
+    """Into the digest that waits for this person, or a new one. One that is due, or was a moment ago, may be on its way."""
     open_ = Mail.objects.select_for_update().filter(
-        to=mail.to, dedupe_key__startswith="digest:", state=Mail.State.WAITING, due_at__gt=now
+        to=mail.to, dedupe_key__startswith="digest:", state=Mail.State.WAITING, due_at__gt=now + ON_ITS_WAY
     )
     digest = open_.order_by("-pk").first()
     if digest is None:
@@ -217,15 +220,16 @@ def _fold(mail: Mail, to: User, now: datetime) -> None:
     Mail.objects.filter(pk=digest.pk).update(subject=letter.subject[:300], text=letter.text, html=letter.html)
 
 
-def _is_still_due(mail: Mail) -> bool:
-    """Counts the attempt before it is made, and reads what a digest says by then."""
+def _take(mail: Mail, now: datetime) -> bool:
+    """Takes it before it is sent, so that no other sender does; and reads what a digest says by then."""
     with transaction.atomic():
-        row = Mail.objects.select_for_update().filter(pk=mail.pk, state=Mail.State.WAITING).first()
+        row = Mail.objects.select_for_update().filter(pk=mail.pk, state=Mail.State.WAITING, due_at=mail.due_at).first()
         if row is None:
             return False
         mail.subject, mail.text, mail.html = row.subject, row.text, row.html
         mail.attempts = row.attempts = row.attempts + 1
-        row.save(update_fields=["attempts"])
+        row.due_at = now + ON_ITS_WAY
+        row.save(update_fields=["attempts", "due_at"])
     return True
 
 

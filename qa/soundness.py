@@ -18,6 +18,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from audiences.models import Job, Workspace, frozen
+from qa import outbox
 
 ROOM_NEEDED = 1_000_000_000  # bytes
 OVERDUE = timedelta(minutes=2)
@@ -148,11 +149,11 @@ def _settings() -> Finding:
 
 
 def _mail() -> Finding:
-    if settings.EMAIL_BACKEND.endswith("filebased.EmailBackend"):
+    if outbox.to_files():
         return Finding(
             "mail",
             "warning",
-            f"Mails are files in {settings.EMAIL_FILE_PATH}.",
+            f"Mails are files in {settings.DATA_DIR}/outbox.",
             "Set EMAIL_URL=smtp://user:password@host:587 so that owners hear of trouble.",
         )
     return Finding("mail", "ok", f"Mails go to {settings.EMAIL_HOST}.")

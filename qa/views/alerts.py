@@ -224,7 +224,7 @@ def _page(request: HttpRequest, incident: Incident, *, status: int = 200, **form
         "kind": kind,
         "open": incident.recovered_at is None,
         "snoozed": incident.snoozed_until is not None and incident.snoozed_until > now,
-        "facts": [(key, value) for key, value in incident.facts.items()],
+        "facts": [("When noticed" if key == "Now" else key, value) for key, value in incident.facts.items()],
         "size_now": row.size if row and incident.kind == "size" else None,
         "mails": Mail.objects.filter(incident=incident).select_related("digest").defer("text", "html").order_by("pk"),
         "deeds": _deeds(incident),

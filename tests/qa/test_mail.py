@@ -184,7 +184,8 @@ def test_killed_between_sending_and_noting_it_the_mail_comes_again_under_the_sam
         with pytest.raises(KeyboardInterrupt):
             outbox.send_due()
     assert Mail.objects.get().state == "waiting"
-    assert outbox.send_due() == 1
+    assert outbox.send_due() == 0  # another sender might have it in hand
+    assert outbox.send_due(now=timezone.now() + outbox.ON_ITS_WAY) == 1
     first, again = smtp.mails
     assert first["Message-ID"] == again["Message-ID"] == Mail.objects.get().message_id
     assert first["Date"] == again["Date"]
