@@ -286,7 +286,6 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         "/overlap/?tab=waste": everybody,
         "/overlap/?tab=combinations": everybody,
         "/overlap/?a=not_yet": everybody,
-        "/overlap/pairs.csv": everybody,
         f"/overlap/{cart}/{world.buyers.key}/": everybody,
         f"/overlap/{cart}/{world.draft.key}/": everybody,
         "/runs/": everybody,
