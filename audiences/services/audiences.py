@@ -219,8 +219,7 @@ def unlink_suppression(*, actor: User | None, audience: Audience, suppression: A
 def archive(*, actor: User | None, audience: Audience, reason: str) -> Audience:
     """No more counting; the key stays taken and the history readable. Raises AudienceRefused while other audiences need it. Where it may
     still be connected, destinations/services/archiving.py is the door."""
-    if not reason.strip():
-        raise AudienceRefused(Problem("reason", "say why, for whoever asks later"))
+    needs_reason(reason)
     mentions = [
         key
         for key, tree in vocabulary.live_rules().items()
@@ -245,6 +244,15 @@ def follow(*, actor: User, audience: Audience, following: bool) -> None:
         audience.followers.add(actor)
     else:
         audience.followers.remove(actor)
+
+
+def needs_reason(reason: str) -> str:
+    """The reason as it is kept. Raises AudienceRefused where there is none."""
+    if not reason.strip():
+        raise AudienceRefused(Problem("reason", "say why, for whoever asks later"))
+    if "\0" in reason:
+        raise AudienceRefused(Problem("reason", "holds a NUL character"))
+    return reason.strip()
 
 
 def held(audience: Audience) -> Audience:

@@ -85,9 +85,7 @@ def end_lock(*, actor: User | None, audience: Audience) -> None:
 
 def break_lock(*, actor: User | None, audience: Audience, reason: str) -> TestLock:
     """The test is disturbed, on record: the reason shows wherever the audience does. What waits is published. Raises AudienceRefused."""
-    reason = reason.strip()
-    if not reason:
-        raise AudienceRefused(Problem("reason", "say why the test may be disturbed"))
+    reason = audiences.needs_reason(reason)
     with transaction.atomic():
         audience = audiences.held(audience)
         lock = current(audience)

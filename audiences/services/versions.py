@@ -19,7 +19,7 @@ from audiences.people import lake
 from audiences.segments import explain, grammar
 from audiences.segments.tree import InAudience, Node, leaves
 from audiences.services import locks, naming, trail
-from audiences.services.audiences import AudienceRefused, held, not_archived
+from audiences.services.audiences import AudienceRefused, held, needs_reason, not_archived
 from audiences.vocabulary import Problem
 
 State = SegmentVersion.State
@@ -216,8 +216,7 @@ def _publish(actor: User | None, version: SegmentVersion, reason: str) -> Segmen
 def _publishable(actor: User | None, audience: Audience, version: SegmentVersion, reason: str) -> SegmentVersion:
     """Its row, held. Raises AudienceRefused with everything that speaks against publishing it, but for a test."""
     not_archived(audience)
-    if not reason.strip():
-        raise AudienceRefused(Problem("reason", "say why, for whoever asks later"))
+    needs_reason(reason)
     version = SegmentVersion.objects.select_for_update().get(pk=version.pk)
     version.audience = audience
     if version.state not in OPEN:

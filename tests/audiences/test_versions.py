@@ -297,3 +297,27 @@ def test_guards_that_were_lost_are_found_by_doctor_and_put_back_by_migrate():
 
     assert state() == "ok"
     assert frozen.installed(connection) == {guard.name for guard in frozen.GUARDS}
+
+
+@pytest.mark.parametrize("number", ["99999999999999999999999", "4294967296", "0"])
+@pytest.mark.parametrize("deed", ["", "publish/", "roll-back/", "discard/", "stop-waiting/"])
+def test_a_forged_number_is_nothing_wrong(cart, people, number, deed):
+    client, address = as_(people, "admin"), f"/audiences/cart/versions/{number}/{deed}"
+    answer = client.post(address, {"reason": "x"}) if deed else client.get(address)
+
+    assert answer.status_code == (302 if deed == "discard/" else 404)  # what is gone is thrown away already
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"), [("a\0b", "holds a NUL character"), ("", "say why"), ("<img onerror=x>\u202e", "")]
+)
+def test_a_hostile_reason_is_refused_or_shown_as_it_is(cart, people, reason, words):
+    made, client = draft(cart, longer(14), people["marketer"]), as_(people, "marketer")
+
+    answer = client.post("/audiences/cart/versions/2/publish/", {"reason": reason, "sha256": made.sha256})
+
+    if words:
+        assert answer.status_code == 422
+        assert words in text(answer).lower().replace("nul c", "NUL c")
+    else:
+        assert "<img onerror" not in client.get("/audiences/cart/versions/").content.decode()
