@@ -98,7 +98,7 @@ def _builder(
     if window and before is not None and before != said and chosen[window.name] == before:
         chosen[window.name], renamed = said, True
     builder = NameBuilder.of(None, None, tokens={**tokens, **chosen})
-    builder.initial |= {name: posted.get(f"name-{name}", "")[:500] for name in ("own_name", "name_reason")}
+    builder.initial.update({name: posted.get(f"name-{name}", "")[:500] for name in ("own_name", "name_reason")})
     return builder, said, renamed
 
 
@@ -174,15 +174,22 @@ def _publish(
     return redirect("qa:setup-step", standing.setup.pk, "connect")
 
 
+def _window(number: int, *, in_hours: bool) -> str:
+    """24h, 3d: whole days are days, but for the one that everybody calls 24 hours."""
+    if in_hours and (number <= 24 or number % 24):
+        return f"{number}h"
+    return f"{number // 24 if in_hours else number}d"
+
+
 def _suggested(standing: Standing, recipe: recipes.Recipe | None, rule: forms.Form) -> str:
     """A key that nobody has: channel, job, intent, window."""
     window = ""
     if recipe is not None:
         window_of = next((number for number in recipe.numbers if number.name in ("hours", "days", "to")), None)
         if window_of is not None:
-            given = rule["n_" + window_of.name].value()
-            value = given if str(given).isdigit() else window_of.usual
-            window = f"{value}{'h' if window_of.name == 'hours' else 'd'}"
+            given = str(rule["n_" + window_of.name].value())
+            sound = given.isascii() and given.isdigit() and len(given) < 6
+            window = _window(int(given) if sound else window_of.usual, in_hours=window_of.name == "hours")
     job = {"retargeting": "retarget", "suppression": "suppress"}.get(standing.setup.purpose, standing.setup.purpose)
     words = [standing.kind, job, recipe.intent if recipe else "", window]
     return pairs.free("_".join(word for word in words if word))

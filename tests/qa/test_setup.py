@@ -297,6 +297,8 @@ def test_a_pasted_rule_is_published(world):
     [
         ({"n_hours": "3"}, "greater than or equal to 4"),
         ({"n_hours": "many"}, "Enter a whole number"),
+        ({"n_hours": "²"}, "Enter a whole number"),
+        ({"n_hours": "9" * 400}, "less than or equal to 168"),
         ({"e_cart": "made_up"}, "Nobody has been seen doing that"),
         ({"key": "has spaces"}, "Letters, digits"),
         ({"key": "new"}, "no audience is called that"),
