@@ -91,7 +91,9 @@ def _identity(request: HttpRequest, standing: Standing) -> Result:
     coverage = queries.coverage(standing.audience, standing.platform)
     usual = standing.identifiers or [part.kind for part in coverage if part.people and _usual(part)]
     form = setup_forms.IdentifiersForm(
-        request.POST if request.method == "POST" else None, kinds=standing.platform.identifiers, initial={"identifiers": usual}
+        request.POST if request.method == "POST" else None,
+        kinds=standing.platform.identifiers,
+        initial={"identifiers": usual},
     )
     if request.method == "POST" and form.is_valid():
         try:
