@@ -41,16 +41,19 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A baseline beside the present. `asks_spend`: nobody has said yet what was spent in a week."""
+    """A baseline beside the present. `asks_spend`: nobody has said yet what was spent in a week, in `currency`. `coverage`: identifiers
+    in words, with the share of people who had them; the three that most had."""
 
     baseline: Baseline
     mapping: Mapping
     lines: Sequence[Line]
     asks_spend: bool
+    currency: str
+    coverage: Sequence[tuple[str, float]]
 
 
 def of(audience: Audience) -> list[Compared]:
-    """Of each connection that has gone live. Two queries."""
+    """Of each connection that has gone live. Three queries."""
     rows = (
         Baseline.objects.filter(mapping__audience=audience)
         .select_related("mapping__destination", "mapping__ledger", "mapping__audience", "version")
@@ -62,7 +65,8 @@ def of(audience: Audience) -> list[Compared]:
         .order_by("mapping__destination__name", "pk")
     )  # fmt: skip
     size = Membership.objects.filter(audience=audience).values_list("count", flat=True).first()
-    return [_compared(row, size) for row in rows]
+    workspace = Workspace.objects.first()
+    return [_compared(row, size, workspace.currency if workspace else "") for row in rows]
 
 
 def freeze(*, now: datetime | None = None) -> int:
@@ -166,7 +170,7 @@ def _complete(row: Baseline, now: datetime) -> int:
     return Baseline.objects.filter(pk=row.pk, completed_at=None).update(**values) if values else 0
 
 
-def _compared(row: Baseline, size: int | None) -> Compared:
+def _compared(row: Baseline, size: int | None, currency: str) -> Compared:
     mapping = row.mapping
     ledger = getattr(mapping, "ledger", None)
     there = ledger.present_count if ledger is not None and row.received is not None else None
@@ -175,7 +179,23 @@ def _compared(row: Baseline, size: int | None) -> Compared:
         _line("Received by the platform", row.received, there),
         Line("Matched", _matched(row, row.received), placements.matched(mapping, "{:,}".format)),
     ]
-    return Compared(row, mapping, lines, row.weekly_spend is None)
+    return Compared(row, mapping, lines, row.weekly_spend is None, row.currency or currency, _in_words(row))
+
+
+def _in_words(row: Baseline) -> list[tuple[str, float]]:
+    connector = registry.CONNECTORS.get(row.mapping.destination.kind)
+    words = connector.capabilities.identifiers if connector else {}
+    named = [
+        (words.get(kind, kind).split(" (")[0], share)
+        for kind, share in row.coverage.items()
+        if share and kind in identities.NAMING
+    ]
+    return sorted(((_lower(word), share) for word, share in named), key=lambda pair: -pair[1])[:3]
+
+
+def _lower(word: str) -> str:
+    """E-mail → e-mail; IDFA stays."""
+    return word if word[:2].isupper() else word[:1].lower() + word[1:]
 
 
 def _line(label: str, then: int | None, now: int | None) -> Line:

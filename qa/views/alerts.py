@@ -224,8 +224,7 @@ def _page(request: HttpRequest, incident: Incident, *, status: int = 200, **form
         "kind": kind,
         "open": incident.recovered_at is None,
         "snoozed": incident.snoozed_until is not None and incident.snoozed_until > now,
-        "facts": [("When noticed" if key == "Now" else key, value) for key, value in incident.facts.items()],
-        "size_now": row.size if row and incident.kind == "size" else None,
+        "facts": _facts(incident, row),
         "mails": Mail.objects.filter(incident=incident).select_related("digest").defer("text", "html").order_by("pk"),
         "deeds": _deeds(incident),
         "role": _role(incident, audience),
@@ -256,6 +255,17 @@ def _page(request: HttpRequest, incident: Incident, *, status: int = 200, **form
     }
     fragment = "preview" if wants_fragment(request) and request.headers.get("HX-Target") == "limit-preview" else ""
     return page(request, "alerts/alert.html", context, fragment=fragment, status=status)
+
+
+def _facts(incident: Incident, row: queries.Row | None) -> list[tuple[str, str]]:
+    """As the mail had them; what was "now" then stands beside what is now."""
+    found: list[tuple[str, str]] = []
+    for key, value in incident.facts.items():
+        if key == "Now" and incident.kind == "size" and row is not None and row.size is not None:
+            found += [("When noticed", str(value)), ("At this moment", f"{row.size:,} people")]
+        else:
+            found.append((key, str(value)))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def list_(request: HttpRequest) -> HttpResponse:
     rows = Mail.objects.select_related("incident", "digest").defer("text", "html", "digest__text", "digest__html")
     rows = rows.filter(state=state) if state else rows
     context = {
-        "rows": paginated(request, rows.order_by("-pk"), 30),
+        "rows": paginated(request, rows.order_by("-created_at", "-pk"), 30),
         "state": state,
         "states": STATES,
         "waiting": Mail.objects.filter(state=Mail.State.WAITING, attempts__gt=0).order_by("-attempts").first(),

@@ -137,7 +137,7 @@ def test_then_and_now_beside_each_other_never_print_0_for_unknown(world, django_
     went_live(world)
     baseline.freeze()
     moving.count(world.cart, 3)
-    with django_assert_num_queries(2):
+    with django_assert_num_queries(3):
         (one,) = baseline.of(world.cart)
     size, received, matched = one.lines
     assert (size.then, size.now, size.change) == ("1", "3", 2.0)
