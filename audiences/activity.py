@@ -1,6 +1,7 @@
 """The audit trail as pages show it: found by words, person, kind of thing, deed and day; each line with what it changed, in words. Reads only."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -9,10 +10,11 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Q, QuerySet
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 
 from audiences.models import AuditEntry
 from audiences.segments.literals import clip
-from audiences.templatetags.rollcall import DEEDS, OWNERS, OWNERS_CHANGED
+from audiences.templatetags.rollcall import DEEDS, OWNERS, OWNERS_CHANGED, exact
 
 # What kinds of things there are, and where they are shown: the name of an address, and whether it takes the object's key.
 KINDS: dict[str, tuple[str, str, bool]] = {
@@ -42,6 +44,7 @@ SHOWN = 160  # characters of a value before it is cut
 _DULL = {"sha256"}
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
 _UNSAID = object()
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+\d\d:\d\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +131,13 @@ def choices() -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def lines(entries: Iterable[AuditEntry]) -> list[Line]:
-    return [
-        Line(entry, label_of(entry.object_type), _url(entry), changes(entry.before, entry.after)) for entry in entries
-    ]
+def lines(entries: Iterable[AuditEntry], zone: ZoneInfo) -> list[Line]:
+    """Moments in words are the reader's."""
+    with timezone.override(zone):
+        return [
+            Line(entry, label_of(entry.object_type), _url(entry), changes(entry.before, entry.after))
+            for entry in entries
+        ]
 
 
 def label_of(kind: str) -> str:
@@ -187,6 +193,8 @@ def _words(value: Any) -> str:
             return "yes" if value else "no"
         case int() | float():
             return f"{value:,}"
+        case str() if _MOMENT.fullmatch(value):
+            return exact(datetime.fromisoformat(value))
         case str():
             return clip(value, SHOWN)
         case list() if all(isinstance(item, str | int) for item in value):

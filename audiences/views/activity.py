@@ -28,11 +28,12 @@ def activity(request: HttpRequest) -> HttpResponse:
         since=_day(request.GET.get("from", "")),
         until=_day(request.GET.get("to", "")),
     )
-    rows = paginated(request, trail.search(wanted, zone_of(request.user, Workspace.objects.first())))
+    zone = zone_of(request.user, Workspace.objects.first())
+    rows = paginated(request, trail.search(wanted, zone))
     context = {
         "wanted": wanted,
         "rows": rows,
-        "lines": trail.lines(rows),
+        "lines": trail.lines(rows, zone),
         "choices": trail.choices(),
         "backwards": wanted.since and wanted.until and wanted.since > wanted.until,
     }

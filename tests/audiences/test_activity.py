@@ -95,6 +95,13 @@ def test_a_line_says_what_changed_in_words_and_leads_to_the_thing(people, lines)
     assert "“Clearer for buyers”" in page
 
 
+def test_moments_in_a_line_are_the_readers(people):
+    User.objects.filter(pk=people["operator"].pk).update(timezone="Pacific/Auckland")
+    trail.record(None, "audience.test_locked", "audience", "cart", after={"until": "2026-03-05T20:00:00.123456+00:00"})
+
+    assert "Fri 6 Mar 2026, 09:00 NZDT" in text(as_(people, "operator").get("/activity/"))
+
+
 def test_hostile_words_are_shown_and_never_run(people):
     hostile = "<img src=x onerror=alert(1)>\u202e'\"" + "x" * 10_000
     trail.record(None, "no.such_verb", "thing", hostile[:200], before=hostile, after={"<b>": [hostile], "deep": {"a": [1]}}, reason=hostile)  # fmt: skip
