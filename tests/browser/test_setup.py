@@ -37,7 +37,7 @@ def account(world, sandbox, account_number, settings):
 
 
 def test_the_seven_steps_to_a_rehearsal_and_live(world, account, open_as):
-    page = open_as("admin")
+    page = open_as("admin", reduced_motion="reduce")  # axe must not meet a toast half faded in
     page.goto("/audiences/new/")
     page.locator("input[name=purpose][value=retargeting]").check()
     page.locator("input[name=target][value=meta_sand]").check()
