@@ -14,7 +14,7 @@ from audiences.models import Audience, Identity, ImportFile, PersonList, Refresh
 from audiences.services import audiences, naming, refreshes, versions
 from destinations.models import Account as PlatformAccount
 from destinations.models import Destination, Eligibility, Ledger, Mapping, Operation, Rejection, Run
-from qa.models import SetUp, SpotCheck, SpotCheckPerson
+from qa.models import Incident, Mail, SetUp, SpotCheck, SpotCheckPerson
 from qa.setup import STEPS, link_for
 from tests.audiences.people_in import identify, number, track
 
@@ -228,8 +228,39 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         purpose="retargeting",
         started_by=world.users["marketer"],
     )
+    dropped, _ = Incident.objects.get_or_create(
+        kind="size",
+        subject=f"audience:{world.buyers.pk}",
+        audience=world.buyers,
+        defaults={
+            "severity": "critical",
+            "sentence": "Dropped 41% since Mon 23 Nov 09:00: 1,180 people, where 2,000 is usual.",
+            "remedy": "Go back to the version before, or mend what feeds the rule.",
+            "facts": {"Now": "1,180 people", "Usual": "2,000 people"},
+            "since": timezone.now() - timedelta(hours=3),
+            "owner": world.users["marketer"],
+        },
+    )
+    told, _ = Mail.objects.get_or_create(
+        dedupe_key=f"filled:{dropped.pk}",
+        defaults={
+            "incident": dropped,
+            "to": "marketer@example.com",
+            "subject": "CRITICAL | meta_buyers_7d | size −41%",
+            "text": "Dropped 41%.",
+            "html": "<p>Dropped 41%.</p>",
+            "message_id": "<filled@rollcall.invalid>",
+            "state": "sent",
+            "sent_at": timezone.now(),
+        },
+    )
     return {
         "/": everybody,
+        "/alerts/": everybody,
+        "/alerts/?state=past": everybody,
+        f"/alerts/{dropped.pk}/": everybody,
+        "/mail/": everybody,
+        f"/mail/{told.pk}/": everybody,
         "/setup-steps/": staff,
         "/audiences/new/": staff,
         f"/audiences/{cart}/setup/": everybody,

@@ -20,15 +20,23 @@ def problems(page: Page) -> list[str]:
     return [f"{one['id']} ({one['impact']}): {one['nodes'][0]['html'][:200]}" for one in found]
 
 
+def pages(world: filled.Filled) -> list[str]:
+    """The addresses that open as pages; the others are saved as files, or are the inside of another."""
+    return [address for address in filled.addresses(world) if not address.endswith((".csv", "/html/"))]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_on_any_page_and_the_browser_complains_of_nothing(world, open_as, scheme):
     page = open_as("admin", color_scheme=scheme)
     filled.running(world.mapping)
-    for address in filled.addresses(world):
+    found: dict[str, list[str]] = {}
+    for address in pages(world):
         page.goto(address)
         page.wait_for_load_state("networkidle") if "runs" not in address else page.wait_for_timeout(300)
-        assert problems(page) == [], address
-        assert page.complaints == [], address
+        if wrong := problems(page) + page.complaints:
+            found[address] = wrong
+            page.complaints.clear()
+    assert found == {}
 
 
 def test_axe_finds_nothing_on_the_pages_before_the_door(world, open_as):
@@ -52,10 +60,13 @@ def test_axe_finds_nothing_on_the_pages_before_the_door(world, open_as):
 @pytest.mark.parametrize("width", [390, 720, 1101, 1280])
 def test_no_page_is_wider_than_its_window(world, open_as, width):
     page = open_as("admin", width=width)
-    for address in filled.addresses(world):
+    wider = []
+    for address in pages(world):
         page.goto(address)
         page.wait_for_timeout(150)
-        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), address
+        if not page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"):
+            wider.append(address)
+    assert wider == []
 
 
 def test_the_first_set_up_by_keyboard_alone(open_as):
@@ -160,8 +171,6 @@ def test_without_scripts_everything_is_still_there(world, open_as):
     page.get_by_label("Search audiences").fill("cart")
     page.get_by_role("button", name="Search").click()
     assert page.locator("tbody tr").count() == 1
-    page.locator(f"#connections-{world.cart.pk}").get_by_role("link").click()
-    assert page.get_by_role("heading", level=1).inner_text() == "Connections"
     page.get_by_role("link", name="Meta EU").first.click()
     page.locator("details.menu summary.button").click()
     page.get_by_role("link", name="Pause…").click()
