@@ -16,7 +16,7 @@ from audiences import charts, clock, owners
 from audiences.models import Audience, AuditEntry, ImportFile, Job, Refresh, RefusedRow, SegmentVersion
 
 # A size this far from the median of the week before is worth a look; below so many people it is chance.
-SWING = 0.25
+SWING = 0.3
 SWING_FROM = 100
 # Counted later than this many cadences, an audience is stale.
 LATE = 3

@@ -176,7 +176,8 @@ if env.str("EMAIL_URL", ""):
 else:
     EMAIL_BACKEND = "qa.outbox.Files"
 EMAIL_TIMEOUT = 15  # seconds that a mail server may take to answer
-DEFAULT_FROM_EMAIL = env.str("MAIL_FROM", f"Rollcall <rollcall@{urlsplit(PUBLIC_URL).hostname or 'localhost'}>")
+_host = urlsplit(PUBLIC_URL).hostname or "localhost"
+DEFAULT_FROM_EMAIL = env.str("MAIL_FROM", f"Rollcall <rollcall@{'localhost' if _host[-1].isdigit() else _host}>")
 
 # --- Celery. The broker carries wake-ups only: every piece of work is a row with a lease (audiences/jobs.py).
 CELERY_BROKER_URL = "memory://localhost" if EMBEDDED else BROKER_URL  # without a host kombu complains of none

@@ -155,7 +155,7 @@ def _complete(row: Baseline, now: datetime) -> int:
         return 0
     values: dict[str, Any] = {}
     if row.received is None:
-        values["received"] = mapping.ledger.present_count
+        values["received"] = ended.added + (ended.unchanged or 0)
     known = mapping.matched_low is not None or mapping.matched_high is not None
     silent = bool(mapping.matched_words) and not known
     if known or silent or now - ended.finished_at > MATCHING:
@@ -199,7 +199,7 @@ def _lower(word: str) -> str:
 
 
 def _line(label: str, then: int | None, now: int | None) -> Line:
-    change = (now - then) / then if then and now is not None else None
+    change = round((now - then) / then, 3) if then and now is not None else None
     was, is_ = ("Not known yet" if value is None else f"{value:,}" for value in (then, now))
     return Line(label, was, is_, change)
 

@@ -151,7 +151,12 @@ def _letter(subject: str, template: str, context: Mapping[str, object], to: User
     with timezone.override(ZoneInfo(zone)):
         text = render_to_string(f"mail/{template}.txt", values)
         html = render_to_string(f"mail/{template}.html", values)
-    return Letter(subject, _tidy(text), html)
+    return Letter(subject, _tidy(_printable(text)), _printable(html))
+
+
+def _printable(text: str) -> str:
+    """Without what no mail program shows, and PostgreSQL does not take."""
+    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
 
 
 def _tidy(text: str) -> str:

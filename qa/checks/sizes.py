@@ -141,7 +141,7 @@ def _otherwise(causes: list[str]) -> tuple[str, ...]:
     """What remains to be looked at, when what is known does not explain it."""
     return (
         *causes,
-        "Events that the rule needs arrive late, or stopped: see Imports, and what the shop sends",
+        "Events that the rule needs arrive late, or stopped: see Imports, and whoever calls the Track API",
         "Attributes that the rule tests were changed at their source",
     )
 
