@@ -11,6 +11,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from audiences import queries
 from audiences.models import Audience, Membership, NamingConvention, Refresh, TestLock, User, frozen
 from audiences.services import audiences as service
 from audiences.services import naming
@@ -272,7 +273,8 @@ def test_the_band_is_as_wide_as_the_limits_that_somebody_has_set(world):
         lines = as_(world, "buyer").get("/audiences/").context["lines"]
         return next(one.spark.words for one in lines if one.found.audience == world.cart)
 
-    assert band().endswith("an alert below 750 or above 1,250")
+    low, high = 1000 * (1 - queries.SWING), 1000 * (1 + queries.SWING)
+    assert band().endswith(f"an alert below {low:,.0f} or above {high:,.0f}")
     Limits.objects.create(audience=world.cart, size_share=0.5)
     assert band().endswith("an alert below 500 or above 1,500")
 
@@ -294,7 +296,7 @@ def test_following_works_from_its_row_and_leads_back_to_it(world):
 # --- How much it asks.
 
 
-def queries(number: int) -> int:
+def asked(number: int) -> int:
     cache.clear()
     admin = User.objects.get(role="admin")
     many.audiences(number, admin)
@@ -313,7 +315,7 @@ def queries(number: int) -> int:
 def test_it_asks_as_much_for_three_audiences_as_for_thirty(number):
     """Session, user, workspace; the convention, people, follows, connections, incidents and audiences; then what one page of them shows."""
     filled.users()
-    assert queries(number) == 15
+    assert asked(number) == 15
 
 
 def test_pages_of_fifty(world):
