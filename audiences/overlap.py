@@ -25,6 +25,7 @@ class Choice:
     """An audience that may be compared. `count` None: it has not been counted yet."""
 
     key: str
+    name: str
     purpose: str
     count: int | None
     owners: frozenset[int]
@@ -137,10 +138,10 @@ class NotCounted(Exception):
 def choices() -> list[Choice]:
     """Every audience that is not archived, by key. One query, whatever their number; no bitmap is read."""
     rows = Audience.objects.filter(archived_at=None).order_by("key")
-    fields = "key", "purpose", "membership__count", *(f"{role.field}_id" for role in owners.ROLES)
+    fields = "key", "name", "purpose", "membership__count", *(f"{role.field}_id" for role in owners.ROLES)
     return [
-        Choice(key, purpose, count, frozenset(owner for owner in named if owner))
-        for key, purpose, count, *named in rows.values_list(*fields)
+        Choice(key, name, purpose, count, frozenset(owner for owner in named if owner))
+        for key, name, purpose, count, *named in rows.values_list(*fields)
     ]
 
 

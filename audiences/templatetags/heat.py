@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from django import template
 from django.urls import reverse
@@ -71,11 +72,17 @@ def choice_chips(choices: Iterable[Choice], chosen: frozenset[str]) -> SafeStrin
     """Boxes to tick, one an audience."""
     chips = (
         f'<label class="chip"><input type="checkbox" name="a" value="{key}"{" checked" if choice.key in chosen else ""}>'
-        f'<span class="mono">{key}</span></label>'
+        f'<span class="mono">{escape(choice.name)}</span></label>'
         for choice in choices
         for key in [escape(choice.key)]
     )
-    return mark_safe("".join(chips))  # noqa: S308 - keys are escaped
+    return mark_safe("".join(chips))  # noqa: S308 - keys and names are escaped
+
+
+@register.filter
+def called(key: str, selection: Any) -> str:
+    """An audience's name, by its key."""
+    return selection.names.get(key, key)
 
 
 @register.simple_tag

@@ -1,5 +1,6 @@
 """Overlap: every pair of audiences on one page, each pair on its own, and people who are in several retargeting audiences."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,7 @@ class Preset:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Selection:
     """What an address asks for. `keys` have been counted, at most SHOWN of `total`, the largest; `uncounted` have not."""
 
@@ -46,6 +47,11 @@ class Selection:
     total: int
     uncounted: list[str]
     unknown: list[str]
+
+    @functools.cached_property
+    def names(self) -> dict[str, str]:
+        """Key → what the audience is called."""
+        return {choice.key: choice.name for choice in self.every}
 
     @property
     def query(self) -> str:
