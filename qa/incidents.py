@@ -37,7 +37,7 @@ class Choice:
 
 
 def open_count() -> int:
-    """How many are open, those that somebody has let wait left out. One query."""
+    """How many are open. One query."""
     return Incident.objects.filter(recovered_at=None).count()
 
 

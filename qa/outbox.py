@@ -93,11 +93,13 @@ def send_due(*, now: datetime | None = None, limit: int = BATCH) -> int:
                 backend.send_messages([message(mail)])
             except smtplib.SMTPRecipientsRefused as error:
                 codes = [code for code, _ in error.recipients.values()]
-                _fail(mail, error, now) if codes and all(code >= 500 for code in codes) else _later(mail, error, now)
+                _fail(mail, error) if codes and all(code >= 500 for code in codes) else _later(mail, error, now)
             except (OSError, smtplib.SMTPException, ssl.SSLError) as error:
                 _later(mail, error, now)
                 if isinstance(error, (smtplib.SMTPServerDisconnected, OSError)):
                     _reopen(backend)
+            except ValueError as error:  # no header can hold it; the others are not kept waiting by it
+                _fail(mail, error)
             else:
                 taken += _sent(mail)
     finally:
@@ -242,14 +244,14 @@ def _sent(mail: Mail) -> int:
 def _later(mail: Mail, error: Exception, now: datetime) -> None:
     """Tried again, at growing distances."""
     if now - mail.created_at > GIVE_UP_AFTER:
-        _fail(mail, error, now)
+        _fail(mail, error)
         return
     wait = min(FIRST_WAIT * 2 ** min(mail.attempts - 1, 10), LONGEST_WAIT)
     Mail.objects.filter(pk=mail.pk, state=Mail.State.WAITING).update(due_at=now + wait, error=_words(error))
     log.warning("mail waits", extra={"mail": mail.pk, "error": type(error).__name__})
 
 
-def _fail(mail: Mail, error: Exception, now: datetime) -> None:
+def _fail(mail: Mail, error: Exception) -> None:
     Mail.objects.filter(pk=mail.pk, state=Mail.State.WAITING).update(
         state=Mail.State.FAILED, due_at=None, error=_words(error)
     )

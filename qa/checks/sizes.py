@@ -51,13 +51,14 @@ def size(facts: Facts) -> Iterator[Reading]:
         yield Reading(subject, at, _finding(facts, move, since) if move else None, audience)
 
 
-def _usual(facts: Facts, audience: Any) -> float | None:
+def _usual(facts: Facts, audience: Any, at: datetime | None = None) -> float | None:
+    """On the day of its last count, or of another moment."""
     membership, allowed = getattr(audience, "membership", None), facts.limits_of(audience.pk)
     if membership is None:
         return None
     return limits.usual(
         days_of(audience),
-        before=clock.from_us(membership.refresh.as_of_us).date(),
+        before=(at or clock.from_us(membership.refresh.as_of_us)).date(),
         apart=facts.apart.get(audience.pk, ()),
         since=allowed.usual_from.date() if allowed.usual_from else None,
     )
@@ -95,10 +96,10 @@ def began(facts: Facts, reading: Reading) -> Finding:
     if first is None or move is None:
         return replace(finding, causes=_otherwise([]))
     since = clock.from_us(first.as_of_us)
-    then = _move(facts, audience, first.count or 0, move.usual)
-    if then is not None and abs(then.off) > abs(
-        move.off
-    ):  # noticed late: what happened is told, not what is left of it
+    # Noticed late: what happened is told, not what is left of it, and against what was usual before it.
+    before_it = _usual(facts, audience, since)
+    then = _move(facts, audience, first.count or 0, before_it) if before_it is not None else None
+    if then is not None and abs(then.off) > abs(move.off):
         move = then
     finding = _finding(facts, move, since)
     causes, known, after = [], dict(finding.facts), ""

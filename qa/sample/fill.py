@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import date, timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from audiences.services import refreshes, versions, workspace
 from destinations.models import ENDED, Destination, Mapping, Run
 from destinations.sandbox.control import Sandbox
 from destinations.services import destinations, mappings, runs
+from qa import limits
 from qa.sample import alarms, shop, team
 
 TASK, KEY = "qa.fill_demo", "demo"
@@ -256,7 +257,7 @@ def _count(audience: Audience, as_of_us: int) -> None:
 def _cut_rule(vip: Audience, then: int) -> dict[str, object]:
     """The spending limit, in whole euros, that comes closest to the cut that the story tells."""
     rule = {"event": "purchase", "sum": "value", "op": "gte", "within": "365d"}
-    before = Membership.objects.get(audience=vip).count
+    before = _usual(vip, then)
     low, high = 100, 2_000
     while low < high:  # the higher the limit, the fewer reach it
         middle = (low + high) // 2
@@ -266,6 +267,13 @@ def _cut_rule(vip: Audience, then: int) -> dict[str, object]:
             high = middle
     wanted = before * (1 - CUT)
     return min(({**rule, "value": value} for value in (low - 1, low)), key=lambda cut: abs(_reach(cut, then) - wanted))
+
+
+def _usual(vip: Audience, then: int) -> float:
+    """What an alert measures against."""
+    row = Membership.objects.get(audience=vip)
+    days = [(date.fromisoformat(day), count) for day, count in row.daily]
+    return limits.usual(days, before=from_us(then).date()) or row.count
 
 
 def _reach(rule: dict[str, object], as_of_us: int) -> int:

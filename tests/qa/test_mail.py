@@ -215,6 +215,14 @@ def test_an_address_that_is_refused_for_good_is_given_up_and_can_be_tried_again(
     assert len(smtp.mails) == 1
 
 
+def test_an_address_that_no_header_can_hold_is_given_up_and_keeps_nobody_waiting(smtp, dropped, people):
+    Mail.objects.update(to="marketer@example.com\r\nBcc: everybody@example.com")
+    alerts.send_test(actor=people["admin"])
+    assert outbox.send_due() == 1
+    assert dict(Mail.objects.values_list("pk", "state"))[Mail.objects.first().pk] == "failed"
+    assert [mail["To"] for mail in smtp.mails] == ["admin@example.com"]
+
+
 def test_a_wrong_password_waits_for_somebody_to_put_it_right(tmp_path, settings, dropped):
     server = Server(tmp_path, "--password")
     try:
