@@ -156,7 +156,7 @@ def of(user: User, key: str, zone: ZoneInfo) -> Portrait | None:
         return None
     row = now.row
     audience = row.audience
-    open_now, past = _incidents(audience)
+    open_now, past = _incidents(audience, now.connected)
     mails = incidents.mails(open_now)
     published = queries.published(audience)
     alerts = _alerts(past, zone)
@@ -199,12 +199,18 @@ def _for(user: User, item: checklist.Item) -> checklist.Item:
     return item if permission and access.may(user, permission) else replace(item, url="")
 
 
-def _incidents(audience: Audience) -> tuple[list[Incident], list[Incident]]:
-    """Those that are open, the worst first; and all of the days that the curve shows."""
+def _incidents(audience: Audience, connected: Iterable[Connected]) -> tuple[list[Incident], list[Incident]]:
+    """Those that are open, the worst first, of the accounts too that it is sent to; and all of its own in the days that the curve shows."""
     rows = incidents.for_audience(audience, limit=100)
+    sent_to = [one.seen.mapping.destination_id for one in connected if one.there.placement.sends]
+    accounts = list(
+        Incident.objects.filter(recovered_at=None, audience=None, mapping=None, destination__in=sent_to).select_related(
+            "owner", "acknowledged_by"
+        )
+    )
     since = timezone.now() - timedelta(days=DAYS)
     still = sorted(
-        (row for row in rows if row.recovered_at is None),
+        (row for row in [*rows, *accounts] if row.recovered_at is None),
         key=lambda row: (row.severity != Incident.Severity.CRITICAL, row.since),
     )
     return still, [row for row in rows if row.since > since]

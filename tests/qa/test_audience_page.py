@@ -12,7 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from audiences import clock
-from audiences.models import Audience, AuditEntry, Job, Membership, Refresh, SegmentVersion, TestLock
+from audiences.models import Audience, AuditEntry, Job, Membership, Refresh, SegmentVersion
+from audiences.models import TestLock as Lock
 from audiences.services import locks, versions
 from destinations.models import Account, Destination, Hold, Ledger, Mapping, Run
 from qa.models import Incident, Limits, Mail
@@ -107,6 +108,15 @@ def test_a_connections_incident_is_shown_too(world):
     assert "The token was refused." in read(world)
 
 
+def test_an_accounts_incident_is_shown_where_people_are_sent_there(world):
+    fields = {"audience": None, "destination": world.destination, "subject": f"destination:{world.destination.pk}"}
+    trouble(world, kind="token", sentence="Meta EU has refused our access.", **fields)
+    assert "Meta EU has refused our access." in read(world)
+    assert "Meta EU has refused our access." not in read(world, audience=world.buyers)
+    Mapping.objects.update(state="rehearsal")
+    assert "Meta EU has refused our access." not in read(world)
+
+
 def test_a_test_says_who_and_until_when_and_a_broken_one_why(world):
     locks.set_lock(
         actor=world.users["buyer"], audience=world.cart, until=timezone.now() + timedelta(days=3), note="A or B"
@@ -116,7 +126,7 @@ def test_a_test_says_who_and_until_when_and_a_broken_one_why(world):
     assert "A or B. Set by Buyer; the rule does not change before." in page
     locks.break_lock(actor=world.users["admin"], audience=world.cart, reason="The rule let buyers in")
     assert "“The rule let buyers in”" in read(world)
-    assert TestLock.objects.get().broken_by == world.users["admin"]
+    assert Lock.objects.get().broken_by == world.users["admin"]
 
 
 # --- The four numbers, and the curve.
@@ -352,7 +362,7 @@ def test_it_asks_as_much_for_four_connections_and_many_versions_as_for_one(world
         Run.objects.create(mapping=mapping, state="done", trigger="schedule", finished_at=timezone.now())
         trouble(world, audience=None, mapping=mapping, subject=f"mapping:{mapping.pk}", kind="run")
         SegmentVersion.objects.create(audience=world.cart, number=10 + number, segment="{}", sentence="All.")
-        TestLock.objects.create(audience=world.cart, until=timezone.now() + timedelta(days=number + 1))
+        Lock.objects.create(audience=world.cart, until=timezone.now() + timedelta(days=number + 1))
     trouble(world)
     assert Membership.objects.filter(audience=world.cart).exists()
     many = asked()

@@ -12,7 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from audiences import queries
-from audiences.models import Audience, Membership, NamingConvention, Refresh, TestLock, User, frozen
+from audiences.models import Audience, Membership, NamingConvention, Refresh, User, frozen
+from audiences.models import TestLock as Lock
 from audiences.services import audiences as service
 from audiences.services import naming
 from destinations.models import Account, Destination, Ledger, Mapping, Run
@@ -262,7 +263,7 @@ def test_what_keeps_a_connection_from_its_work_is_the_audiences_trouble(world):
 
 def test_an_audience_in_test_says_until_when(world):
     until = timezone.now() + timedelta(days=3)
-    TestLock.objects.create(audience=world.cart, until=until, note="A against B", set_by=world.users["buyer"])
+    Lock.objects.create(audience=world.cart, until=until, note="A against B", set_by=world.users["buyer"])
     assert f"In test until {until:%-d %b}" in line(text(as_(world, "buyer").get("/audiences/")), world.cart.key)
 
 
