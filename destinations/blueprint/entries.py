@@ -14,7 +14,7 @@ from audiences.owners import ROLES
 from audiences.segments import grammar
 from audiences.segments.tree import Node
 from audiences.vocabulary import Problem
-from destinations.blueprint import names
+from destinations.blueprint import naming
 from destinations.blueprint.notation import BlueprintRefused, load_json, load_yaml
 
 MAX_BYTES = 20_000_000
@@ -125,7 +125,7 @@ def parse(data: Any) -> Blueprint:
     sections = reader.fields(data, "", SECTIONS) if data is not None else {}
     blueprint = Blueprint(
         settings=reader.settings(sections.get("settings")),
-        naming=names.read_convention(sections.get("naming"), reader.wrong),
+        naming=naming.read_convention(sections.get("naming"), reader.wrong),
         lists=tuple(reader.list_entry(*item) for item in reader.entries(sections, "lists")),
         audiences=tuple(reader.audience(*item) for item in reader.entries(sections, "audiences")),
         destinations=tuple(reader.destination(*item) for item in reader.entries(sections, "destinations")),
@@ -215,7 +215,7 @@ class _Reader:
             segment=self.segment(row, path),
             cadence=self.duration(row, path),
             excluded_by=self.texts(row, linked, path),
-            tokens=names.read_tokens(row.get("tokens", row.get("name_tokens")), _at(path, "tokens"), self.wrong),
+            tokens=naming.read_tokens(row.get("tokens", row.get("name_tokens")), _at(path, "tokens"), self.wrong),
             name_reason=self.text(row, "name_reason", path),
         )
 

@@ -14,7 +14,7 @@ from audiences.segments import grammar
 from audiences.services import naming as service
 from audiences.services import workspace
 from destinations import models, secrets
-from destinations.blueprint import names
+from destinations.blueprint import naming
 from destinations.blueprint.notation import Loader
 from destinations.connectors import registry
 from destinations.models import Destination
@@ -59,7 +59,7 @@ def export(keys: Sequence[str] | None = None) -> str:
         lists = _named(lists, rows)
     sections: dict[str, Any] = {
         "settings": {} if keys else _settings(),
-        "naming": {} if keys else names.written(rules),
+        "naming": {} if keys else naming.written(rules),
         "lists": [_list(row) for row in lists],
         "audiences": [_audience(row, rules) for row in rows],
         "destinations": [_destination(row) for row in destinations],
@@ -124,7 +124,7 @@ def _audience(row: Audience, rules: Convention | None) -> dict[str, Any]:
     segment = grammar.to_json(vocabulary.rule(row.live_version.segment)) if row.live_version else None
     return _said(
         key=row.key,
-        **names.written_name(rules, row),
+        **naming.written_name(rules, row),
         description=row.description or None,
         purpose=row.purpose,
         owners=owners or None,
