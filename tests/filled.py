@@ -275,6 +275,8 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         "/search/?find=nothing-like-it": everybody,
         "/audiences/": everybody,
         "/audiences/?q=nothing-like-it": everybody,
+        "/audiences/?only=archived": everybody,
+        "/audiences/?only=retargeting&destination=meta_main": everybody,
         f"/audiences/{cart}/": everybody,
         f"/audiences/{world.draft.key}/": everybody,
         f"/audiences/{cart}/versions/": everybody,
