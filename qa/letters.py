@@ -63,6 +63,7 @@ def of_incident(incident: Incident, to: User, what: str) -> Letter:
         "headline": WORDS[what],
         "name": one_line(name),
         "place": one_line(place),
+        "coded": audience is not None,  # its name is a key-like one, as ad accounts show it
         "label": incidents.label(incident.kind),
         "sentence": incident.recovered_words if over and incident.recovered_words else incident.sentence,
         "before": incident.sentence if over else "",
@@ -87,7 +88,7 @@ def of_digest(mails: Sequence[Mail], to: User | None) -> Letter:
     rows = [
         {
             "subject": mail.subject,
-            "sentence": mail.incident.sentence if mail.incident else "",
+            "sentence": _said(mail),
             "url": link(reverse("qa:alert", args=[mail.incident_id])) if mail.incident_id else "",
             "tone": "good"
             if mail.subject.startswith("OK")
@@ -107,6 +108,13 @@ def of_digest(mails: Sequence[Mail], to: User | None) -> Letter:
     }
     subject = _subject("DIGEST", f"{number} more alerts" if number != 1 else "one more alert", "")
     return _letter(subject, "digest", context, to)
+
+
+def _said(mail: Mail) -> str:
+    if mail.incident is None:
+        return ""
+    over = mail.subject.startswith(("OK", "CLOSED"))
+    return mail.incident.recovered_words if over else mail.incident.sentence
 
 
 def of_test(to: User) -> Letter:
@@ -164,5 +172,5 @@ def _tidy(text: str) -> str:
     lines: list[str] = []
     for line in text.strip().splitlines():
         if line.strip() or (lines and lines[-1]):
-            lines.append(line.rstrip())
+            lines.append(line if line == "-- " else line.rstrip())  # so mail programs know a signature
     return "\n".join(lines) + "\n"
