@@ -6,6 +6,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from audiences import jobs
 from audiences.models import User
 from audiences.services import trail
 from audiences.services.audiences import KEY
@@ -15,6 +16,8 @@ from destinations.connectors import registry
 from destinations.connectors.base import Connector, ConnectorError, Misconfigured
 from destinations.models import Account, Destination, Mapping
 from destinations.services import Refused, refuse
+from destinations.services.mappings import TASK
+from destinations.services.runs import SENDS
 
 
 def create(
@@ -99,7 +102,17 @@ def check(*, actor: User | None, destination: Destination) -> Destination:
         row.save(update_fields=["state", "state_words", "checked_at"])
         after = {"state": state.value, "words": words}
         trail.record(actor, "destination.checked", "destination", row.key, before={"state": before}, after=after)
+        if before == Destination.State.REFUSED and state == Destination.State.CONNECTED:
+            _let_call_again(row)
     return row
+
+
+def _let_call_again(destination: Destination) -> None:
+    """What the refusal stopped goes on. A connection with a trouble of its own stops itself again at its first call."""
+    for mapping in Mapping.objects.filter(destination=destination).exclude(blocked_reason=""):
+        Mapping.objects.filter(pk=mapping.pk).update(blocked_reason="")
+        if mapping.state in SENDS:
+            jobs.ask(TASK, mapping.pk, queue="sync")
 
 
 def validate(

@@ -273,6 +273,22 @@ def test_refused_credentials_stop_the_connection_until_somebody_has_acted(cart, 
     assert cart.emails() == hashes("anna", "bert", "carl", "dora")
 
 
+def test_an_account_that_is_found_in_order_again_lets_its_connections_go_on(cart, sandbox):
+    cart.sync()
+    person("dora")
+    sandbox.dial("refuse", platform="meta", account=cart.account, op="add", why="expired")
+    cart.sync()
+    target = cart.mapping.destination
+    Destination.objects.filter(pk=target.pk).update(state="refused")
+
+    assert destinations.check(actor=None, destination=target).state == "connected"
+
+    cart.mapping.refresh_from_db()
+    assert cart.mapping.blocked_reason == ""
+    assert cart.sync().state == "done"
+    assert cart.emails() == hashes("anna", "bert", "carl", "dora")
+
+
 def test_an_audience_that_is_gone_at_the_platform_is_not_made_again(cart, sandbox):
     cart.sync()
     person("dora")
