@@ -21,6 +21,7 @@ from tests import filled
 from tests.audiences.people_in import identify, track
 
 pytestmark = pytest.mark.django_db
+COUNTED = pytest.mark.django_db(transaction=True)  # a count takes in what is committed
 VIEWED = {"event": "product_viewed", "count": {"at_least": 1}, "within": "7d"}
 
 
@@ -77,6 +78,7 @@ def count_again(*audiences_: Audience) -> None:
 # --- The table.
 
 
+@COUNTED
 def test_each_cell_is_the_share_of_its_row_and_leads_to_the_pair(world, views):
     page = as_(world, "buyer").get("/overlap/")
     body = page.content.decode()
@@ -165,6 +167,7 @@ def test_a_membership_that_a_merge_has_changed_is_counted_anew():
     assert overlap.matrix().counts[0][1] == 2
 
 
+@COUNTED
 def test_the_file_holds_every_pair_and_no_formula(world, views):
     response = as_(world, "buyer").get("/overlap/pairs.csv")
     rows = list(csv.DictReader(io.StringIO(b"".join(response.streaming_content).decode())))
@@ -225,6 +228,7 @@ def test_the_combinations_tab_counts_the_twelve_largest(world):
 # --- One pair.
 
 
+@COUNTED
 def test_a_pair_shows_both_rules_and_what_an_exclusion_would_change(world, views):
     page = as_(world, "marketer").get("/overlap/meta_views_7d/meta_cart_24h/")
     words = text(page)
@@ -237,6 +241,7 @@ def test_a_pair_shows_both_rules_and_what_an_exclusion_would_change(world, views
     assert (second.audience.key, second.before, second.after) == ("meta_cart_24h", 1, 0)
 
 
+@COUNTED
 def test_an_exclusion_publishes_a_version_that_is_counted_and_can_be_undone(world, views):
     client = as_(world, "marketer")
     address = "/overlap/meta_views_7d/meta_cart_24h/"
@@ -276,6 +281,7 @@ def test_asking_twice_makes_one_version_each_way(world, views):
     assert "does not exclude" in text(page)
 
 
+@COUNTED
 def test_a_suppression_audience_is_linked_and_what_is_sent_shrinks(world, views):
     track("cleo", "purchase", value=10)
     count_again(world.buyers)
