@@ -55,9 +55,11 @@ def of(profile_no: int) -> Biography | None:
         return None
     pinned = lake.pin(clock.now_us(), hold=HOLD)
     try:
-        person = engines.current().people([profile_no], pinned)[profile_no]
+        person = engines.current().people([profile_no], pinned).get(profile_no)
     finally:
         lake.let_go(pinned)
+    if person is None:  # removed in this moment
+        return None
     lists = [row for row in PersonList.objects.order_by("name") if profile_no in bitmaps.unpack(row.members)]
     names = {judge.list_key(InList(row.key)) for row in lists}
     names |= {

@@ -271,7 +271,7 @@ def state() -> dict[str, str]:
     """A digest of every table."""
     found = {}
     for model in apps.get_models():
-        if model._meta.label_lower not in TRACES:
+        if not model.__module__.startswith("tests.") and model._meta.label_lower not in TRACES:
             rows = sorted(map(repr, model._default_manager.values_list()))
             found[model._meta.label_lower] = hashlib.sha256("\n".join(rows).encode()).hexdigest()
     return found

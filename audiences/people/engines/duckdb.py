@@ -1,6 +1,8 @@
 """DuckDB inside this process as an engine: its doors, its settings, and a lake whose files may go. How leaves are answered is asking.py's."""
 
+import contextlib
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -53,7 +55,12 @@ class DuckDB:
         self._views = Views(self._connection)
 
     def close(self) -> None:
-        self._connection.close()
+        for _ in range(TRIES):
+            with contextlib.suppress(duckdb.Error):  # another thread is asking: it is broken off first
+                self._connection.close()
+                break
+            self._connection.interrupt()
+            time.sleep(0.05)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def universe(self, pin: Pinned) -> BitMap:
