@@ -72,8 +72,8 @@ def _overlap() -> Step | None:
     return Step(
         "lookalike",
         "Stop bidding against yourself",
-        "Two audiences share thousands of people. Open their cell, add an exclusion, and see both counts change.",
-        f"{reverse('audiences:overlap')}?key={a}&key={b}",
+        "Two audiences share thousands of people. Leave one out of the other, and see both counts change.",
+        reverse("audiences:overlap-cell", args=[a, b]),
         "See the overlap",
     )
 

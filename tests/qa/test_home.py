@@ -8,10 +8,11 @@ from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
-from audiences.models import User
-from audiences.services import audiences
+from audiences.models import Refresh, User
+from audiences.services import audiences, refreshes
 from destinations.models import Hold, Run
 from qa.models import Incident, Mail, SetUp, SpotCheck
+from qa.sample import tour
 from tests import filled
 
 pytestmark = pytest.mark.django_db
@@ -152,3 +153,16 @@ def test_the_first_minute_is_the_demos_alone_put_away_and_brought_back(world, se
     assert 'action="/hide-tour/"' in page
     assert 'name="back" value="1"' in page
     assert "Your first minute" in words(client.post("/hide-tour/", {"back": "1"}, follow=True))
+
+
+def test_every_step_of_the_first_minute_leads_where_it_says(world, settings):
+    settings.DEMO = True
+    both = [filled.audience(key, filled.CART, world.users["marketer"]) for key in tour.BOTH]
+    refreshes.refresh(both, cause=Refresh.Cause.MANUAL)
+    client = Client()
+    client.force_login(world.users["marketer"])
+    page = client.get("/").content.decode()
+    assert f'href="/overlap/{tour.BOTH[0]}/{tour.BOTH[1]}/"' in page
+    for step in tour.steps(world.users["marketer"]):
+        assert client.get(step.url).status_code == 200, step
+    assert "Add exclusion" in words(client.get(f"/overlap/{tour.BOTH[0]}/{tour.BOTH[1]}/"))
