@@ -26,7 +26,8 @@ from audiences.models.people import (
     RefusedRow,
     Tombstone,
 )
-from audiences.models.segment import SegmentVersion
+from audiences.models.review import Review
+from audiences.models.segment import DraftStep, SegmentVersion
 from audiences.models.trail import AuditEntry
 from audiences.models.workspace import ApiKey, KeptSecret, User, Workspace
 
@@ -39,6 +40,7 @@ __all__ = [
     "ChangeLog",
     "Consent",
     "Counter",
+    "DraftStep",
     "Event",
     "EventKey",
     "EventName",
@@ -57,6 +59,7 @@ __all__ = [
     "ProfileKey",
     "PropertyName",
     "Refresh",
+    "Review",
     "RefusedRow",
     "SegmentVersion",
     "TestLock",

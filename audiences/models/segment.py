@@ -27,5 +27,25 @@ class SegmentVersion(models.Model):
         null=True, db_index=True, help_text="Published by itself then: it waits for the end of a test"
     )
 
+    revision = models.PositiveIntegerField(default=0, help_text="Of a draft: raised by every save, undo and redo")
+    outline = models.JSONField(
+        null=True,
+        help_text="Of a draft: the tree as edited, with what is not finished; null: it says what segment says",
+    )
+    step = models.PositiveIntegerField(default=0, help_text="Of a draft: the DraftStep that is shown")
+
     class Meta:
         constraints = [models.UniqueConstraint(fields=["audience", "number"], name="version_number_once")]
+
+
+class DraftStep(models.Model):
+    """A draft as it stood after one change, so that the change can be undone and done again. Gone once it is published."""
+
+    version = models.ForeignKey(SegmentVersion, on_delete=models.CASCADE, related_name="steps")
+    number = models.PositiveIntegerField()
+    outline = models.JSONField()
+    author = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["version", "number"], name="draft_step_once")]
