@@ -17,6 +17,9 @@ class Workspace(models.Model):
         null=True,
         help_text='{"default": "opt_in" | "opt_out", "by_country": {"DE": "opt_in"}}; null: not answered, so nothing is sent',
     )
+    review_above_percent = models.PositiveSmallIntegerField(
+        default=20, help_text="A change that moves more of an audience's people than this needs a second person"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
 
