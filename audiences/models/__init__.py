@@ -27,7 +27,7 @@ from audiences.models.people import (
     Tombstone,
 )
 from audiences.models.review import Review
-from audiences.models.segment import DraftStep, SegmentVersion
+from audiences.models.segment import DraftStep, Preview, SegmentVersion
 from audiences.models.trail import AuditEntry
 from audiences.models.workspace import ApiKey, KeptSecret, User, Workspace
 
@@ -54,6 +54,7 @@ __all__ = [
     "NamingConvention",
     "PersonList",
     "Pin",
+    "Preview",
     "Profile",
     "ProfileChange",
     "ProfileKey",

@@ -49,3 +49,20 @@ class DraftStep(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["version", "number"], name="draft_step_once")]
+
+
+class Preview(models.Model):
+    """What one person's editor of one audience counts on, and what it asked last. Its pin stays until they have it recounted."""
+
+    audience = models.ForeignKey("audiences.Audience", on_delete=models.CASCADE, related_name="+")
+    user = models.ForeignKey("audiences.User", on_delete=models.CASCADE, related_name="+")
+    pin = models.ForeignKey("audiences.Pin", null=True, on_delete=models.SET_NULL, related_name="+")
+    asked = models.PositiveBigIntegerField(
+        default=0, help_text="Raised by every question: the count of an older one stops"
+    )
+    segment = models.TextField(blank=True, help_text="Canonical JSON of the rule that was asked about last")
+    in_background = models.BooleanField(default=False, help_text="It took too long to wait for")
+    trouble = models.TextField(blank=True, help_text="Why it could not be counted in the background, in words")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["audience", "user"], name="preview_once")]

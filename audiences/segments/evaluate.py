@@ -37,17 +37,30 @@ def compute(trees: Mapping[str, Node], pin: Pinned, engine: Engine, lists: Mappi
     for tree in trees.values():
         for _, leaf in leaves(tree):
             if isinstance(leaf, InList | InCustomerioSegment):
-                answers[leaf] = _listed(leaf, lists)
+                answers[leaf] = listed(leaf, lists)
             elif isinstance(leaf, InAudience):
                 raise Unanswerable(f"the audience {leaf.key} was not put in its place")
             else:
                 asked[leaf] = None
     answers |= engine.members(asked, pin)
+    return computed(trees, universe, answers)
+
+
+def computed(trees: Mapping[str, Node], universe: BitMap, answers: Mapping[Leaf, BitMap]) -> dict[str, Computed]:
+    """The same from answers that are there already. They may hold people outside the universe; the result does not."""
     algebra = _Algebra(universe, answers)
     return {
         key: Computed(BitMap(algebra.of(tree)), {path: len(algebra.of(node)) for path, node in every(tree)})
         for key, tree in trees.items()
     }
+
+
+def listed(leaf: InList | InCustomerioSegment, lists: Mapping[str, BitMap]) -> BitMap:
+    """Who is on it, of the lists that were given. Raises Unanswerable."""
+    try:
+        return lists[list_key(leaf)]
+    except KeyError:
+        raise Unanswerable(f"there is no list {list_key(leaf)}") from None
 
 
 def members(node: Node, universe: BitMap, answers: Mapping[Leaf, BitMap]) -> BitMap:
@@ -72,13 +85,6 @@ def every(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
                 yield from every(item, f"{path}{dot}{word}[{index}]")
         case Not(item):
             yield from every(item, f"{path}{dot}not")
-
-
-def _listed(leaf: InList | InCustomerioSegment, lists: Mapping[str, BitMap]) -> BitMap:
-    try:
-        return lists[list_key(leaf)]
-    except KeyError:
-        raise Unanswerable(f"there is no list {list_key(leaf)}") from None
 
 
 class _Algebra:

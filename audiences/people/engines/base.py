@@ -6,11 +6,12 @@ from typing import Protocol
 
 from pyroaring import BitMap
 
+from audiences.people.engines.stopping import Stop, Stopped
 from audiences.people.pins import Pinned, Snapshot
 from audiences.segments.judge import Person
 from audiences.segments.tree import Leaf
 
-__all__ = ["Engine", "EventFacts", "Pinned", "Snapshot", "Statistics", "UnreadableLake"]
+__all__ = ["Engine", "EventFacts", "Pinned", "Snapshot", "Statistics", "Stop", "Stopped", "UnreadableLake"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,11 @@ class Engine(Protocol):
         """The live, identified profiles."""
         ...
 
-    def members(self, leaves: Iterable[Leaf], pin: Pinned) -> dict[Leaf, BitMap]:
-        """Each leaf's profiles. Leaves that name audiences or lists are not the engine's (segments/evaluate.py answers them)."""
+    def members(self, leaves: Iterable[Leaf], pin: Pinned, stop: Stop | None = None) -> dict[Leaf, BitMap]:
+        """Each leaf's profiles. Leaves that name audiences or lists are not the engine's (segments/evaluate.py answers them).
+
+        Raises Stopped, soon after `stop` was told so; what had been answered by then may be remembered.
+        """
         ...
 
     def point(self, leaves: Iterable[Leaf], profile_nos: Sequence[int], pin: Pinned) -> dict[Leaf, BitMap]:

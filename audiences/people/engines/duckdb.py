@@ -4,7 +4,8 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from pyroaring import BitMap
 from audiences.people import lake
 from audiences.people.engines import facts, functions, histories
 from audiences.people.engines.asking import Asking
-from audiences.people.engines.base import EventFacts, Pinned, Statistics, UnreadableLake
+from audiences.people.engines.base import EventFacts, Pinned, Statistics, Stop, UnreadableLake
 from audiences.people.engines.cache import Cache
 from audiences.people.engines.histories import Happened
 from audiences.people.engines.views import Views
@@ -67,11 +68,11 @@ class DuckDB:
         """The live, identified profiles. Raises UnreadableLake."""
         return self._reading(pin, lambda: self._asking(pin).universe())
 
-    def members(self, leaves: Iterable[Leaf], pin: Pinned) -> dict[Leaf, BitMap]:
-        """Each leaf's profiles. Raises UnreadableLake."""
+    def members(self, leaves: Iterable[Leaf], pin: Pinned, stop: Stop | None = None) -> dict[Leaf, BitMap]:
+        """Each leaf's profiles. Raises UnreadableLake, and Stopped."""
         rules = {leaf: primitive(leaf) for leaf in leaves}
         parts = {part: None for rule in rules.values() for _, part in tree.leaves(rule)}
-        answers = self._reading(pin, lambda: self._asking(pin).answers(parts))
+        answers = self._reading(pin, lambda: self._asking(pin, stop).answers(parts))
         compound = any(rule is not leaf for leaf, rule in rules.items())
         universe = self.universe(pin) if compound else BitMap()
         return {
@@ -156,8 +157,8 @@ class DuckDB:
             },
         )
 
-    def _asking(self, pin: Pinned) -> Asking:
-        return Asking(pin, self._views, self._rows, self._cache, self._threads)
+    def _asking(self, pin: Pinned, stop: Stop | None = None) -> Asking:
+        return Asking(pin, self._views, partial(self._rows, stop=stop), self._cache, self._threads)
 
     def _reading(self, pin: Pinned, ask: Callable[[], Answer]) -> Answer:
         """A pin keeps its files, but a projection may be replaced, and a pin may run out: then look again, and say so if it is no use."""
@@ -172,9 +173,15 @@ class DuckDB:
                 missing = error
         raise UnreadableLake(f"a file was missing {TRIES} times") from missing
 
-    def _rows(self, statement: Statement, **tables: pa.Table) -> Iterator[pa.RecordBatch]:
-        """A statement's rows in large batches, streamed. `tables` are relations that it names."""
-        with closing(self._connection.cursor()) as cursor:
+    def _rows(self, statement: Statement, *, stop: Stop | None = None, **tables: pa.Table) -> Iterator[pa.RecordBatch]:
+        """A statement's rows in large batches, streamed, until `stop`. `tables` are relations that it names."""
+        with (
+            closing(self._connection.cursor()) as cursor,
+            stop.breaking(cursor.interrupt) if stop else nullcontext(),
+        ):
             for name, table in tables.items():
                 cursor.register(name, table)
-            yield from cursor.sql(statement.sql, params=dict(statement.values)).to_arrow_reader(BATCH)
+            for batch in cursor.sql(statement.sql, params=dict(statement.values)).to_arrow_reader(BATCH):
+                yield batch
+                if stop:
+                    stop.check()
