@@ -282,6 +282,8 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         f"/audiences/{cart}/versions/": everybody,
         f"/audiences/{cart}/versions/1/": everybody,
         f"/audiences/{world.draft.key}/versions/": everybody,
+        f"/audiences/{cart}/preview/": ("admin", "marketer"),
+        f"/audiences/{world.draft.key}/preview/": ("admin", "marketer"),
         f"/audiences/{cart}/owners/": everybody,
         f"/audiences/{cart}/test/": everybody,
         f"/audiences/{cart}/details/": ("admin", "marketer"),
