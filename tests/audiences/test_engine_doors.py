@@ -20,6 +20,7 @@ from audiences.people.engines.base import EventFacts, Pinned, UnreadableLake
 from audiences.people.engines.cache import Cache
 from audiences.people.engines.duckdb import DuckDB
 from audiences.people.lake import files
+from audiences.segments.advice import Seen
 from audiences.segments.judge import Occurrence
 from audiences.segments.tree import (
     Attribute,
@@ -366,6 +367,26 @@ def test_statistics_tell_how_many_how_recent_and_with_how_many_people(engine):
         EventFacts("buy", 1, 1, at("2026-05-01"), 0, {}),
     )
     assert engine.watermark(now()) == at("2026-07-01")
+
+
+def test_lately_tells_of_seven_days_from_which_platforms_and_whom(engine):
+    accept(event(1, time="2026-05-20", platform="ios"), event(2, "old", time="2026-05-20"))
+    accept(
+        event(3, time="2026-05-31", platform="ios", logged_in=True), event(4, "buy", time="2026-05-31", currency="EUR")
+    )
+    flush()
+    accept(
+        event(5, time="2026-05-31T12:00", platform="ios", logged_in=True),
+        event(6, time="2026-05-30", profile_no=2, platform="web", logged_in=False),
+        event(7, time="2026-05-30", profile_no=2),
+        event(8, "buy", time="2026-05-30", profile_no=2, currency="USD", platform={"odd": 1}),
+        event(9, "buy", time="2026-06-02", currency="GBP"),
+    )
+    assert engine.lately(now()) == {
+        "view": Seen(4, {"ios": 1, "web": 1}, {True: 1, False: 1}, {}),
+        "buy": Seen(2, {'{"odd":1}': 1}, {}, {"EUR": 1, "USD": 1}),
+    }
+    assert engine.lately(now(at("2020-01-01"))) == {}
 
 
 def test_an_empty_lake_has_statistics_and_no_watermark(engine):

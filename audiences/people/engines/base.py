@@ -8,6 +8,7 @@ from pyroaring import BitMap
 
 from audiences.people.engines.stopping import Stop, Stopped
 from audiences.people.pins import Pinned, Snapshot
+from audiences.segments.advice import Seen
 from audiences.segments.judge import Person
 from audiences.segments.tree import Leaf
 
@@ -71,6 +72,10 @@ class Engine(Protocol):
 
     def statistics(self, pin: Pinned) -> Statistics:
         """What there is to write rules about. It looks at every event: for background work."""
+        ...
+
+    def lately(self, pin: Pinned) -> dict[str, Seen]:
+        """What came in of each event in the seven days before as_of; events that did not come are left out."""
         ...
 
     def watermark(self, pin: Pinned) -> int | None:

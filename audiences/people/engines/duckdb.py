@@ -21,6 +21,7 @@ from audiences.people.engines.cache import Cache
 from audiences.people.engines.histories import Happened
 from audiences.people.engines.views import Views
 from audiences.segments import evaluate, tree
+from audiences.segments.advice import LATELY, Seen
 from audiences.segments.judge import Person, judge
 from audiences.segments.leaves import EVER_US, Span, Statement
 from audiences.segments.primitives import primitive
@@ -119,9 +120,18 @@ class DuckDB:
         """What there is to write rules about. A look at every event: for background work. Raises UnreadableLake."""
         return self._reading(pin, lambda: self._statistics(pin))
 
+    def lately(self, pin: Pinned) -> dict[str, Seen]:
+        """What came in of each event in the seven days before as_of. Raises UnreadableLake."""
+        return self._reading(pin, lambda: self._lately(pin))
+
     def watermark(self, pin: Pinned) -> int | None:
         """The newest event's time in µs; None if there is no event. Raises UnreadableLake."""
         return self._reading(pin, lambda: self._views.events(pin.snapshot).newest_us or None)
+
+    def _lately(self, pin: Pinned) -> dict[str, Seen]:
+        after_us = pin.as_of_us - LATELY
+        sources = self._views.events(pin.snapshot).sources(Span(after_us, pin.as_of_us))
+        return facts.seen(self._rows(facts.count_lately(sources, after_us, pin.as_of_us))) if sources else {}
 
     def _statistics(self, pin: Pinned) -> Statistics:
         events, profiles = self._views.events(pin.snapshot), self._views.profiles(pin.snapshot)

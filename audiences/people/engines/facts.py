@@ -9,10 +9,13 @@ from sqlglot import exp
 
 from audiences.clock import DAY
 from audiences.people.engines.views import ProfileView
+from audiences.segments.advice import Seen
 from audiences.segments.leaves import Source, Statement
 from audiences.segments.terms import call
 
 DIALECT = "duckdb"
+CARRIED = ("platform", "logged_in", "currency")
+YES = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
 SAMPLE = 7 * DAY  # properties are counted among the events of the last days
 
 
@@ -30,6 +33,45 @@ def count_properties(sources: Sequence[Source], newest_us: int) -> Statement:
     each = each.where("time_us > $after AND time_us <= $until", dialect=DIALECT)
     select = exp.select("name", "key", "count(*) AS carriers", dialect=DIALECT).from_(each.subquery("each"))
     return Statement(select.group_by("name", "key").sql(DIALECT), {"after": newest_us - SAMPLE, "until": newest_us})
+
+
+def count_lately(sources: Sequence[Source], after_us: int, until_us: int) -> Statement:
+    """name, key, value, people and occurrences of that time, among the events that carry the key; the key '' counts them all."""
+    columns = [exp.column("name"), exp.column("profile_no")]
+    values = [exp.alias_(call("json_extract_string", exp.column("properties"), exp.Literal.string(f"$.{key}")), key) for key in CARRIED]  # fmt: skip
+    each = exp.select(*columns, *values).from_(_rows(sources, "name", "time_us", "properties"))
+    each = each.where("time_us > $after AND time_us <= $until", dialect=DIALECT)
+    # One pass over the events; what comes after is as short as there are people.
+    kept = exp.select("name", "profile_no", *CARRIED, "count(*) AS occurrences", dialect=DIALECT)
+    kept = kept.from_(each.subquery("each")).group_by("name", "profile_no", *CARRIED)
+    parts = [
+        exp.select("name", f"'{key}' AS key", f"{key or repr(key)} AS value", dialect=DIALECT)
+        .select("count(DISTINCT profile_no) AS people", "sum(occurrences)::BIGINT AS occurrences", dialect=DIALECT)
+        .from_("kept")
+        .where(*([f"{key} IS NOT NULL"] if key else []), dialect=DIALECT)
+        .group_by("name", "value")
+        for key in ("", *CARRIED)
+    ]
+    select = exp.union(*parts, distinct=False).with_("kept", as_=kept, materialized=True)
+    return Statement(select.sql(DIALECT), {"after": after_us, "until": until_us})
+
+
+def seen(batches: Iterator[pa.RecordBatch]) -> dict[str, Seen]:
+    """count_lately's rows by name."""
+    found: dict[str, dict[str, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+    for batch in batches:
+        for row in batch.to_pylist():
+            many = row["people"] if row["key"] else row["occurrences"]
+            found[row["name"]][row["key"]][row["value"]] = many
+    return {
+        name: Seen(
+            recent=of[""][""],
+            platforms=of["platform"],
+            signed_in={YES[value]: many for value, many in of["logged_in"].items() if value in YES},
+            currencies=of["currency"],
+        )
+        for name, of in found.items()
+    }
 
 
 def count_attributes(view: ProfileView) -> Statement | None:
