@@ -15,7 +15,7 @@ from audiences import preview, vocabulary
 from audiences.access import may, requires
 from audiences.models import Audience, SegmentVersion
 from audiences.people.engines.base import Stopped, UnreadableLake
-from audiences.segments import evaluate, explain, grammar, outline, outline_forms
+from audiences.segments import evaluate, explain, grammar, outline, outline_items
 from audiences.segments.tree import Node
 from audiences.services import previews, versions
 from audiences.services.previews import Question
@@ -50,7 +50,7 @@ def preview_page(request: HttpRequest, key: str) -> HttpResponse:
         return _panel(request, audience, _stored(audience))
     if "asked" in request.POST:
         return _again(request, audience)
-    asked = _posted(audience, request.POST) if f"{outline.ROOT}.kind" in request.POST else _stored(audience)
+    asked = _posted(audience, request.POST) if f"{outline_items.ROOT}.kind" in request.POST else _stored(audience)
     if asked.tree is None or asked.problems:
         return _panel(request, audience, asked, done=True)
     question = previews.ask(actor=actor(request), audience=audience, tree=asked.tree)
@@ -95,7 +95,7 @@ def _answered(request: HttpRequest, audience: Audience, asked: Asked, question: 
 
 
 def _posted(audience: Audience, post: QueryDict) -> Asked:
-    return _edited(audience, outline_forms.of_post(post))
+    return _edited(audience, outline.of_post(post))
 
 
 def _stored(audience: Audience) -> Asked:

@@ -13,7 +13,7 @@ from audiences.models import Audience, Identity, Pin, Preview, Profile, ProfileC
 from audiences.people import engines
 from audiences.people.engines.base import Stop, Stopped, UnreadableLake
 from audiences.people.engines.duckdb import DuckDB
-from audiences.segments import grammar, outline, outline_forms
+from audiences.segments import grammar, outline
 from audiences.segments.leaves import Statement
 from audiences.services import previews, refreshes, versions
 from audiences.services.previews import LATE, NEWER
@@ -352,7 +352,7 @@ def test_an_audience_without_any_rule_says_what_comes_next(world, client):
 
 def test_the_rule_in_the_form_is_counted_before_it_is_saved(world, client):
     draft(world, GERMAN)
-    form = outline_forms.form_of(outline.of_tree(grammar.parse(CART)))
+    form = outline.form_of(outline.of_tree(grammar.parse(CART)))
     assert "Finds now 2 of 2 people" in shown(htmx(client, url(world), **form))
     assert "Finds now 1 of 2 people" in shown(htmx(client, url(world)))
     unfinished = {**form, "rule-0.event": ""}

@@ -63,6 +63,30 @@ _ANY_EVENT = [
 ]
 
 
+SEGMENT = [
+    {"attribute": "country", "op": "in", "value": ["DE", "AT", "US"]},
+    {"attribute": "plan", "op": "is", "value": "pro"},
+    {"event": "purchase", "count": {"at_least": 1}, "within": "90d"},
+    {"event": "add_to_cart", "count": {"at_least": 1}, "within": "30d"},
+    {"event": "product_view", "count": {"at_least": 2}, "within": "14d"},
+    {"event": "*", "count": {"at_least": 1}, "within": "60d"},
+    {"event": "purchase", "sum": "value", "op": "gte", "value": 300, "within": "180d"},
+    {"event": "email_open", "count": {"exactly": 0}, "within": "7d"},
+]
+"""A segment of eight."""
+CHANGES = [
+    lambda n: {"attribute": "country", "op": "in", "value": ["DE", "AT", "FR", "GB"][: 1 + n % 4]},
+    lambda n: {"attribute": "age", "op": "gte", "value": 20 + n},
+    lambda n: {"event": "purchase", "count": {"at_least": 1 + n % 2}, "within": f"{91 + n}d"},
+    lambda n: {"event": "add_to_cart", "count": {"at_least": 1}, "within": f"{31 + n}d", "where": [{"property": "category", "op": "is", "value": "toys"}]},
+    lambda n: {"event": "page_view", "count": {"at_least": 2 + n % 3}, "within": f"{60 + n}d"},
+    lambda n: {"event": "*", "count": {"at_least": 1}, "within": f"{61 + n}d"},
+    lambda n: {"event": "purchase", "sum": "value", "op": "gte", "value": 301 + n, "within": "180d"},
+    lambda n: {"event": "email_open", "count": {"exactly": 0}, "within": f"{8 + n}d"},
+]  # fmt: skip
+"""What its rules are changed to while it is edited, each in the place of the rule that stands there; `n` makes each turn another."""
+
+
 def audiences() -> dict[str, Node]:
     """The fifty trees by key: four rules each, in all() or with an any() inside, every one of the sixty leaves used."""
     draw = random.Random(4)
