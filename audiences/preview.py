@@ -20,7 +20,7 @@ from audiences.people import bulk, engines
 from audiences.people.engines.base import Stop, Stopped, UnreadableLake
 from audiences.people.engines.cache import Cache
 from audiences.people.pins import Pinned
-from audiences.segments import evaluate, explain, grammar
+from audiences.segments import evaluate, grammar
 from audiences.segments.evaluate import Computed
 from audiences.segments.tree import (
     All,
@@ -319,7 +319,7 @@ def _lines(node: Node, path: str, depth: int, *, negated: bool = False) -> Itera
             yield path, depth, "Not this", True
             yield from _lines(inner, f"{path}{dot}not", depth + 1)
         case _:
-            yield path, depth, explain.phrase(node), False
+            yield path, depth, standings.in_words(node), False
 
 
 def _sample(members: BitMap, pin: Pinned) -> Iterator[Someone]:

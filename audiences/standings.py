@@ -150,7 +150,7 @@ def _rule(node: Node, path: str, verdicts: Mapping[str, bool]) -> Rule:
         case Not(item):
             return Rule(NOT, verdicts[path], (_rule(item, f"{path}{dot}not", verdicts),), path)
         case _:
-            return Rule(_words(node), verdicts[path], path=path)
+            return Rule(in_words(node), verdicts[path], path=path)
 
 
 def _decisive(rule: Rule) -> list[Rule]:
@@ -162,7 +162,7 @@ def _decisive(rule: Rule) -> list[Rule]:
     return [found for child in rule.children if child.holds == rule.holds for found in _decisive(child)]
 
 
-def _words(leaf: Node) -> str:
+def in_words(leaf: Node) -> str:
     """The sentence of a rule without its subject: “Did “purchase” at least twice, ever”."""
     words = explain.sentence(leaf).removeprefix("People ").rstrip(".")
     if words.startswith("who "):

@@ -109,7 +109,7 @@ def test_every_rule_and_group_has_the_people_that_it_finds_alone(world):
     assert words[0] == "All of these"
     assert words[2] == "At least one of these"
     assert words[5] == "Not all of these together"
-    assert words[4] == "who did not do “add_to_cart” in the last 24 hours"
+    assert words[4] == "Did not do “add_to_cart” in the last 24 hours"
     assert max(part.width for part in found.parts) == 100
 
 
