@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.views.decorators.http import require_http_methods
 
@@ -18,7 +18,7 @@ from audiences.people.engines.base import Stopped, UnreadableLake
 from audiences.segments import evaluate, explain, grammar, outline, outline_items
 from audiences.segments.tree import Node
 from audiences.services import previews, versions
-from audiences.services.previews import Question
+from audiences.services.previews import Last, Question
 from audiences.views.page import actor, page
 from audiences.vocabulary import Problem
 
@@ -44,31 +44,33 @@ class Asked:
 @require_http_methods(["GET", "POST"])
 @requires("audience.edit")
 def preview_page(request: HttpRequest, key: str) -> HttpResponse:
-    """GET: the page, from where it is counted. POST: the rule in the editor's form counted, or what is stored; with `asked`, the last again."""
+    """GET: the page, from where it is counted. POST: the rule in the editor's form counted, or what was asked last (`asked` is its number),
+    or what is stored. With `recount` on the data as it is now; with `look`, to see whether it has been counted in the background."""
     audience = get_object_or_404(Audience.objects.select_related("live_version"), key=key)
     if request.method == "GET":
         return _panel(request, audience, _stored(audience))
-    if "asked" in request.POST:
-        return _again(request, audience)
-    asked = _posted(audience, request.POST) if f"{outline_items.ROOT}.kind" in request.POST else _stored(audience)
+    last = previews.last(actor=actor(request), audience=audience) if "asked" in request.POST else None
+    if last is not None and request.POST["asked"] != str(last.asked):
+        last = None  # something else has been asked since, perhaps from another window
+    look = request.POST.get("look")
+    if look and last is not None:
+        return _looked(request, audience, last)
+    if look == "by-itself":
+        return HttpResponse(status=204)
+    if f"{outline_items.ROOT}.kind" in request.POST:
+        asked = _edited(audience, outline.of_post(request.POST))
+    else:
+        asked = _checked(audience, vocabulary.rule(last.segment)) if last is not None else _stored(audience)
     if asked.tree is None or asked.problems:
         return _panel(request, audience, asked, done=True)
-    question = previews.ask(actor=actor(request), audience=audience, tree=asked.tree)
+    recount = "recount" in request.POST
+    question = previews.ask(actor=actor(request), audience=audience, tree=asked.tree, recount=recount)
     return _answered(request, audience, asked, question)
 
 
-def _again(request: HttpRequest, audience: Audience) -> HttpResponse:
-    """What was asked last, once more: to see whether it is counted by now or, with `recount`, on the data as it is now."""
-    last = previews.last(actor=actor(request), audience=audience)
-    if last is None or request.POST["asked"] != str(last.asked):
-        return HttpResponse(status=204)
-    tree = vocabulary.rule(last.segment)
-    asked = _checked(audience, tree)
-    if asked.problems:
-        return _panel(request, audience, asked, done=True)
-    if "recount" in request.POST:
-        question = previews.ask(actor=actor(request), audience=audience, tree=tree, recount=True)
-        return _answered(request, audience, asked, question)
+def _looked(request: HttpRequest, audience: Audience, last: Last) -> HttpResponse:
+    """Whether what was asked last is counted by now."""
+    asked = _checked(audience, vocabulary.rule(last.segment))
     if last.question is None or last.trouble:
         return _panel(request, audience, asked, number=last.asked, trouble=last.trouble or preview.LET_GO)
     if last.in_background:
@@ -92,10 +94,6 @@ def _answered(request: HttpRequest, audience: Audience, asked: Asked, question: 
         log.exception("a preview broke off", extra={"audience": audience.key})
         shown["trouble"] = preview.BROKEN_OFF
     return _panel(request, audience, asked, **shown)
-
-
-def _posted(audience: Audience, post: QueryDict) -> Asked:
-    return _edited(audience, outline.of_post(post))
 
 
 def _stored(audience: Audience) -> Asked:

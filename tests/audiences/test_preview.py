@@ -255,11 +255,11 @@ def test_what_takes_long_goes_on_in_the_background_and_is_shown_when_it_is_there
         assert "Finds now" not in words
         row = Preview.objects.get()
         assert row.in_background
-        assert "Taking longer" in shown(htmx(client, url(world), asked=row.asked)), "it is not counted here again"
+        assert "Taking longer" in shown(htmx(client, url(world), asked=row.asked, look="1")), "it is not counted here"
     jobs.run_due_here(["compute"])
     row.refresh_from_db()
     assert not row.in_background
-    found = htmx(client, url(world), asked=row.asked)
+    found = htmx(client, url(world), asked=row.asked, look="by-itself")
     assert "Finds now 2 of 2 people" in shown(found)
     assert "load delay" not in found.content.decode(), "and it is not asked for again"
 
@@ -273,11 +273,19 @@ def test_the_background_gives_up_what_a_newer_question_has_replaced(world, state
     assert asked == []
 
 
-def test_looking_again_for_what_is_not_the_newest_question_gets_no_answer(world, client):
+def test_looking_by_itself_for_what_is_not_the_newest_question_gets_no_answer(world, client):
     draft(world, CART)
     client.post(url(world))
     for forged in ("0", "99", "x", "", "1" * 400):
-        assert htmx(client, url(world), asked=forged).status_code == 204
+        assert htmx(client, url(world), asked=forged, look="by-itself").status_code == 204
+
+
+def test_a_button_of_an_older_window_counts_what_is_stored_now(world, client):
+    draft(world, CART)
+    client.post(url(world))
+    draft(world, GERMAN)
+    for button in ("look", "recount"):
+        assert "Finds now 1 of 2 people" in shown(htmx(client, url(world), asked="0", **{button: "1"}))
 
 
 def test_data_that_nobody_has_held_on_to_is_said_to_be_gone_and_recount_brings_it_back(world, client):
@@ -285,7 +293,7 @@ def test_data_that_nobody_has_held_on_to_is_said_to_be_gone_and_recount_brings_i
     client.post(url(world))
     Pin.objects.all().delete()
     asked = Preview.objects.get().asked
-    assert "has been let go. Press Recount." in shown(htmx(client, url(world), asked=asked))
+    assert "has been let go. Press Recount." in shown(htmx(client, url(world), asked=asked, look="by-itself"))
     assert "Finds now 2 of 2 people" in shown(htmx(client, url(world), asked=asked, recount="1"))
 
 
