@@ -7,8 +7,9 @@ class DestinationsConfig(AppConfig):
     name = "destinations"
 
     def ready(self) -> None:
-        """Tell the floor below which platforms there are: names of audiences hold them, and must fit there."""
-        from audiences import channels
+        """Tell the floor below which platforms there are (names of audiences hold them, and must fit there) and how fast they are reached."""
+        from audiences import channels, findings
+        from destinations import paces
         from destinations.connectors import registry
 
         channels.tell(
@@ -20,3 +21,4 @@ class DestinationsConfig(AppConfig):
             )
             for kind, connector in registry.CONNECTORS.items()
         )
+        findings.paces(paces.of)

@@ -4,13 +4,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from destinations.blueprint import connections, names
+from destinations.blueprint import advice, connections, names
 from destinations.blueprint.entries import Blueprint, parse, read
-from destinations.blueprint.notation import BlueprintRefused
+from destinations.blueprint.notation import Advice, BlueprintRefused
 from destinations.blueprint.planning import Change, Detail, Plan, Planner
 from destinations.blueprint.writing import export
 
-__all__ = ["Blueprint", "BlueprintRefused", "Change", "Detail", "Plan", "export", "parse", "plan", "read"]
+__all__ = ["Advice", "Blueprint", "BlueprintRefused", "Change", "Detail", "Plan", "export", "parse", "plan", "read"]
 
 
 def plan(blueprint: Blueprint, source: str, environment: Mapping[str, str] | None = None) -> Plan:
@@ -27,8 +27,12 @@ def plan(blueprint: Blueprint, source: str, environment: Mapping[str, str] | Non
     connections.destinations(planner)
     connections.mappings(planner)
     planner.users()
+    said = advice.of(planner)
     if planner.problems:
-        raise BlueprintRefused(*planner.problems)
+        refused = BlueprintRefused(*planner.problems)
+        refused.advice = said
+        raise refused
+    planner.plan.advice = said
     return planner.plan
 
 

@@ -2,20 +2,31 @@
 
 import json
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import yaml
 
+from audiences.segments.lint import Finding
 from audiences.vocabulary import Problem
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What is doubtful about an audience's rule. It stops nothing."""
+
+    audience: str
+    finding: Finding
+
+
 class BlueprintRefused(Exception):
-    """Nothing was written. `problems` is everything that is wrong."""
+    """Nothing was written. `problems` is everything that is wrong; `advice`, what is doubtful besides."""
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
+        self.advice: tuple[Advice, ...] = ()
 
 
 def load_json(text: str) -> Any:

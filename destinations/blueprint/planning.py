@@ -19,6 +19,7 @@ from audiences.services import audiences, lists, locks, users, versions, workspa
 from audiences.vocabulary import Problem
 from destinations.blueprint import names
 from destinations.blueprint.entries import AudienceEntry, Blueprint, ListEntry
+from destinations.blueprint.notation import Advice
 
 CREATE, CHANGE, SAME = "create", "change", "unchanged"
 INVITED_AS = dict.fromkeys((role.key for role in ROLES), User.Role.MARKETER) | {"sync_health": User.Role.OPERATOR}
@@ -51,6 +52,7 @@ class Plan:
     changes: list[Change] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     steps: list[Callable[[], object]] = field(default_factory=list, repr=False)
+    advice: tuple[Advice, ...] = ()
     stopped: list[Problem] = field(default_factory=list)  # by carry_out: connections that a gate kept from going live
 
     def carry_out(self) -> None:

@@ -7,13 +7,18 @@ from datetime import timedelta
 import pytest
 import yaml
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from audiences import clock
 from audiences.models import Audience, AuditEntry, PersonList, SegmentVersion, User, Workspace, frozen
 from audiences.services import audiences, locks
 from destinations import blueprint, secrets
+from destinations.blueprint import advice
 from destinations.blueprint.notation import load_json, load_yaml
-from destinations.models import Destination, Mapping
+from destinations.blueprint.planning import Planner
+from destinations.models import Destination, Mapping, Run
 from tests.audiences.people_in import identify, track
 
 pytestmark = pytest.mark.django_db
@@ -548,3 +553,114 @@ def test_a_rule_of_an_audience_in_test_is_left_in_review_and_the_command_says_so
         assert stopped.value.returncode == 3
 
     assert [(row.number, row.state) for row in cart.versions.order_by("number")] == [(1, "published"), (2, "in_review")]
+
+
+DOUBTFUL = """
+audiences:
+  - key: no_way_out
+    purpose: retargeting
+    segment: {event: add_to_cart, within: 7d}
+  - key: hasty
+    purpose: analytics
+    cadence: 1d
+    segment: {all: [{event: purchase, within: 2h}, {event: purchase, within: 2h}]}
+  - key: newcomers
+    purpose: analytics
+    segment: {event: purchase, count: {exactly: 0}, within: 60d}
+  - key: sound
+    purpose: retargeting
+    segment: {all: [{event: add_to_cart, within: 24h}, {event: purchase, count: {exactly: 0}, within: 3d}]}
+"""
+
+
+def findings(printed):
+    return [(one["audience"], one["code"], one["path"]) for one in json.loads(printed.out)["findings"]]
+
+
+def test_what_is_doubtful_about_rules_is_printed_and_stops_nothing(apply):
+    expected = [
+        ("no_way_out", "no-exit", ""),
+        ("hasty", "redundant", "all[1]"),
+        ("hasty", "window-narrower-than-cadence", "all[0]"),
+        ("hasty", "window-narrower-than-cadence", "all[1]"),
+        ("newcomers", "did-not-without-known-for", ""),
+    ]
+    dry = apply(DOUBTFUL, "--dry-run", "--json")
+    assert findings(dry) == expected
+    assert all(one["why"].endswith(".") and len(one) == 4 for one in json.loads(dry.out)["findings"])
+    words = apply(DOUBTFUL, "--dry-run").out
+    assert "! no_way_out (no-exit): Whoever buys stays in" in words
+    assert "! hasty at all[1] (redundant): Another rule beside it" in words
+    assert findings(apply(DOUBTFUL, "--json")) == expected
+    assert Audience.objects.get(key="no_way_out").live_version.number == 1
+
+
+def test_findings_go_by_what_the_file_makes_of_links_and_connections(apply):
+    apply()
+    linked = "audiences: [{key: on_top, segment: {event: add_to_cart, within: 7d}}]"
+    assert findings(apply(linked, "--dry-run", "--json")) == []  # bought_14d takes out whoever buys
+    unlinked = "audiences: [{key: on_top, segment: {event: add_to_cart, within: 7d}, suppressed_by: []}]"
+    assert findings(apply(unlinked, "--dry-run", "--json")) == [("on_top", "no-exit", "")]
+    short = "audiences: [{key: bought_14d, segment: {event: purchase, within: 90m}}]"
+    assert findings(apply(short, "--dry-run", "--json")) == []
+    slow = f"{short}\nmappings: [{{audience: bought_14d, destination: meta_main, cadence: 3h}}]"
+    assert findings(apply(slow, "--dry-run", "--json")) == [("bought_14d", "window-narrower-than-cadence", "")]
+
+
+def test_a_window_shorter_than_sending_has_lately_taken_is_found(apply):
+    apply()
+    short = "audiences: [{key: on_top, segment: {all: [{event: add_to_cart, within: 1h}, {not: {list: vip}}]}}]"
+    now = timezone.now()
+    mapping = Mapping.objects.get(audience__key="on_top")
+    rehearsed = Run.objects.create(mapping=mapping, state="done", trigger="schedule", rehearsal=True, finished_at=now)
+    approved = Run.objects.create(mapping=mapping, state="done", trigger="schedule", approved_at=now, finished_at=now)
+    Run.objects.filter(pk__in=[rehearsed.pk, approved.pk]).update(created_at=now - timedelta(hours=9))
+    assert findings(apply(short, "--dry-run", "--json")) == []
+    for hours in (2, 4):
+        run = Run.objects.create(mapping=mapping, state="done", trigger="schedule", finished_at=now)
+        Run.objects.filter(pk=run.pk).update(created_at=now - timedelta(hours=hours))
+    printed = apply(short, "--dry-run", "--json")
+    assert findings(printed) == [("on_top", "window-narrower-than-cadence", "all[0]")]
+    assert "only after about 3 hours" in json.loads(printed.out)["findings"][0]["why"]
+
+
+def test_events_that_never_came_stopped_or_come_from_some_platforms_only_are_found(apply):
+    now = clock.now_us()
+    track("anna", "stopped", now - 8 * clock.DAY)
+    for number in range(12):
+        track(f"p{number}", "viewed", platform=("ios", "web")[number % 2])
+        if number % 2:
+            track(f"p{number}", "checkout", platform="web")
+    rule = "{{key: {0}, purpose: analytics, segment: {{event: {0}, within: 7d}}}}"
+    file = "audiences: [" + ", ".join(rule.format(event) for event in ("viewed", "stopped", "checkout")) + "]"
+    assert findings(apply(file, "--dry-run", "--json")) == [
+        ("stopped", "unseen-event", ""),
+        ("checkout", "brittle-event", ""),
+    ]
+
+
+def test_a_file_that_is_refused_says_what_is_doubtful_besides(apply, capsys):
+    file = "audiences: [{key: a, purpose: analytics, segment: {all: [{event: purchas, within: 1d}]}}]"
+    with pytest.raises(CommandError, match="was not applied"):
+        apply(file, "--dry-run", "--json")
+    said = json.loads(capsys.readouterr().out)
+    assert (said["applied"], [problem["path"] for problem in said["problems"]]) == (
+        False,
+        ["audiences[0].segment.all[0].event"],
+    )
+    assert [(one["code"], one["path"]) for one in said["findings"]] == [("unknown-event", "all[0]")]
+
+
+def test_what_is_doubtful_costs_the_same_few_queries_whatever_the_file(apply):
+    apply()
+
+    def planned(many):
+        rules = [f"{{key: a{n}, purpose: analytics, segment: {{event: purchase}}}}" for n in range(many)]
+        parsed = blueprint.parse(load_yaml(f"audiences: [{', '.join(rules)}]"))
+        planner = Planner(parsed, "", {})
+        with CaptureQueriesContext(connection) as asked:
+            assert len(advice.of(planner)) == many
+        return len(asked)
+
+    advice.of(Planner(blueprint.parse(load_yaml(FILE)), "", {}))
+    assert planned(2) == planned(20) < 10

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 from pyroaring import BitMap
 
+from audiences.clock import MINUTE
 from audiences.people import lake
 from audiences.people.engines import facts, functions, histories
 from audiences.people.engines.asking import Asking
@@ -55,6 +56,7 @@ class DuckDB:
         self._connection.execute("SET TimeZone = 'UTC'; SET parquet_metadata_cache = true")
         functions.teach(self._connection)
         self._views = Views(self._connection)
+        self._latest: tuple[object, dict[str, Seen]] = None, {}
 
     def close(self) -> None:
         for _ in range(TRIES):
@@ -129,9 +131,13 @@ class DuckDB:
         return self._reading(pin, lambda: self._views.events(pin.snapshot).newest_us or None)
 
     def _lately(self, pin: Pinned) -> dict[str, Seen]:
-        after_us = pin.as_of_us - LATELY
-        sources = self._views.events(pin.snapshot).sources(Span(after_us, pin.as_of_us))
-        return facts.seen(self._rows(facts.count_lately(sources, after_us, pin.as_of_us))) if sources else {}
+        events, after_us = self._views.events(pin.snapshot), pin.as_of_us - LATELY
+        asked = (events.digest, pin.as_of_us // MINUTE)
+        if self._latest[0] != asked:  # pages ask again and again
+            sources = events.sources(Span(after_us, pin.as_of_us))
+            rows = self._rows(facts.count_lately(sources, after_us, pin.as_of_us)) if sources else iter(())
+            self._latest = asked, facts.seen(rows)
+        return self._latest[1]
 
     def _statistics(self, pin: Pinned) -> Statistics:
         events, profiles = self._views.events(pin.snapshot), self._views.profiles(pin.snapshot)

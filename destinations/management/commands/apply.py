@@ -1,6 +1,7 @@
 """`manage.py apply`: make this workspace as a file says."""
 
 from argparse import ArgumentParser
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class Command(RollcallCommand):
         try:
             plan = blueprint.load(file)
         except blueprint.BlueprintRefused as refused:
+            if json:
+                self.print_json(_refusal(refused))
             lines = "\n  ".join(map(str, refused.problems))
             raise CommandError(f"{file} was not applied, nothing was changed:\n  {lines}") from None
         if not json:
@@ -55,6 +58,9 @@ class Command(RollcallCommand):
                 after = detail.after or "nothing"
                 words = after if change.action == CREATE else f"{detail.before or 'nothing'} → {after}"
                 self.stdout.write(f"    {detail.field}: {words}")
+        for advice in plan.advice:
+            where = f" at {advice.finding.path}" if advice.finding.path else ""
+            self.stdout.write(f"! {advice.audience}{where} ({advice.finding.code}): {advice.finding.why}")
         created, changed, same = (_number(plan, action) for action in (CREATE, CHANGE, SAME))
         self.stdout.write(f"{created} to create, {changed} to change, {same} unchanged.")
 
@@ -68,8 +74,22 @@ def _as_data(plan: Plan, *, applied: bool) -> dict[str, Any]:
         "applied": applied,
         "notes": plan.notes,
         "changes": [_change(change) for change in plan.changes],
+        "findings": _findings(plan.advice),
         "stopped": [{"mapping": stopped.path, "reason": stopped.words} for stopped in plan.stopped],
     }
+
+
+def _refusal(refused: blueprint.BlueprintRefused) -> dict[str, Any]:
+    """Nothing was planned; what is doubtful is said all the same."""
+    problems = [{"path": problem.path, "words": problem.words} for problem in refused.problems]
+    return {"applied": False, "problems": problems, "findings": _findings(refused.advice)}
+
+
+def _findings(advice: Iterable[blueprint.Advice]) -> list[dict[str, str]]:
+    return [
+        {"audience": one.audience, "code": one.finding.code, "path": one.finding.path, "why": one.finding.why}
+        for one in advice
+    ]
 
 
 def _change(change: Change) -> dict[str, Any]:
