@@ -229,14 +229,26 @@ def test_a_statement_under_way_is_interrupted():
     assert time.monotonic() - begun < 30
 
 
-def test_an_overtaken_question_gets_no_answer(world, client, monkeypatch):
-    draft(world, CART)
+def test_a_newer_edit_cancels_the_older_count_and_is_itself_answered(world, client, statements):
+    asked, hooks = statements
+    several = {
+        "all": [{**CART, "within": "9d"}, NO_PURCHASE, GERMAN, {"event": "*", "count": {"at_least": 1}, "within": "3d"}]
+    }
+    older, newer = (outline.form_of(outline.of_tree(grammar.parse(rule))) for rule in (several, CART))
+    answers = []
 
-    def overtaken(*_, **__):
-        raise Stopped(NEWER)
+    def edited_meanwhile():
+        if len(asked) == 1:
+            hooks.clear()
+            answers.append((htmx(client, url(world), **newer), len(asked)))
 
-    monkeypatch.setattr(preview, "answer", overtaken)
-    assert htmx(client, url(world)).status_code == 204
+    hooks.append(edited_meanwhile)
+    overtaken = htmx(client, url(world), **older)
+    [(answered, so_many)] = answers
+    assert overtaken.status_code == 204
+    assert overtaken.content == b""
+    assert "Finds now 2 of 2 people" in shown(answered)
+    assert len(asked) == so_many + 1, "the older one ends the statement that it was at, and asks no other"
 
 
 def test_what_takes_long_goes_on_in_the_background_and_is_shown_when_it_is_there(world, client, monkeypatch):
