@@ -11,6 +11,18 @@ CONTRADICTION, REDUNDANT = "contradiction", "redundant"
 NARROW, DID_NOT = "window-narrower-than-cadence", "did-not-without-known-for"
 UNKNOWN, UNSEEN, BRITTLE = "unknown-event", "unseen-event", "brittle-event"
 CURRENCIES = "mixed-currencies"
+TITLES: Mapping[str, str] = {
+    NO_EXIT: "No way out",
+    NO_TIME_WINDOW: "No time window",
+    CONTRADICTION: "Contradiction",
+    REDUNDANT: "Said twice",
+    NARROW: "Window too short",
+    DID_NOT: "Finds newcomers",
+    UNKNOWN: "Unknown event",
+    UNSEEN: "Event not seen lately",
+    BRITTLE: "Brittle event",
+    CURRENCIES: "Several currencies",
+}
 
 LATELY = 7 * DAY
 
@@ -47,3 +59,7 @@ class Finding:
     path: str
     why: str
     fix: Node | None = field(default=None, compare=False)
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.code]

@@ -8,9 +8,10 @@ from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
-from audiences import owners, versions
+from audiences import findings, owners, versions, vocabulary
 from audiences.access import requires
 from audiences.models import Audience, SegmentVersion
+from audiences.segments.lint import Finding
 from audiences.services import locks
 from audiences.services import versions as service
 from audiences.services.audiences import AudienceRefused
@@ -116,6 +117,7 @@ def _version(request: HttpRequest, audience: Audience, number: int, *, status: i
         raise Http404
     context = {
         "audience": audience,
+        "findings": _findings(audience, compared.version),
         "compared": compared,
         "version": compared.version,
         "others": [row.version for row in versions.rows(audience) if row.version.number != number],
@@ -125,6 +127,11 @@ def _version(request: HttpRequest, audience: Audience, number: int, *, status: i
         **more,
     }
     return page(request, "versions/version.html", context, status=status)
+
+
+def _findings(audience: Audience, version: SegmentVersion) -> tuple[Finding, ...]:
+    """What is doubtful about a rule that may still be changed before it is live."""
+    return findings.of(audience, vocabulary.rule(version.segment)) if version.state in service.OPEN else ()
 
 
 def _refused(

@@ -8,12 +8,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
-from audiences import naming, vocabulary
+from audiences import findings, naming, vocabulary
 from audiences.access import may, who_may
 from audiences.models import Audience
 from audiences.naming_forms import NameBuilder
 from audiences.queries import rule_as_json
 from audiences.segments import recipes
+from audiences.segments.lint import Finding
 from audiences.services import naming as naming_service
 from audiences.services.audiences import AudienceRefused
 from audiences.views.page import actor
@@ -72,12 +73,20 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
         "changing": audience is None or bool(request.GET.get("recipe")) or posted is not None,
         "draft": draft,
         "found": found,
+        "findings": _findings(standing, draft),
         "seen": audience.live_version.number if audience and audience.live_version else 0,
         "pair": pair_offer(standing),
         "no_people": not events,
         "fragment": "preview" if counting else "",
         "status": 422 if publishing else 200,
     }
+
+
+def _findings(standing: Standing, draft: drafting.Draft) -> tuple[Finding, ...]:
+    """What is doubtful about it, but for what keeps it from being counted and is said already."""
+    if not draft.sound or draft.tree is None:
+        return ()
+    return findings.of(standing.audience or Audience(purpose=standing.setup.purpose), draft.tree)
 
 
 def _builder(

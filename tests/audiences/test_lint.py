@@ -1,18 +1,29 @@
 """What is doubtful about a rule: found where it stands, said why, put right by one change; and nothing is said of a sound one."""
 
+import html
 import json
+import time
 from collections import Counter
 
 import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audiences import clock, findings
 from audiences.clock import DAY, HOUR, MINUTE
+from audiences.people import engines
+from audiences.people.engines.base import UnreadableLake
 from audiences.segments import grammar, lint, logic, recipes
 from audiences.segments.judge import judge
 from audiences.segments.lint import Facts, Seen
 from audiences.segments.tree import Node, Not
+from audiences.services import versions
+from tests import filled
 from tests.audiences import strategies
+from tests.audiences.people_in import track
 
 PLATFORMS = {"ios": 40, "android": 30, "web": 50}
 SHOP = {
@@ -268,3 +279,55 @@ def test_what_is_told_of_two_rules_holds_for_everybody(one, other, people):
         here, there = (judge(rule, person, strategies.AS_OF) for rule in (one, other))
         assert not (implied and here and not there)
         assert not (apart and here and there)
+
+
+@pytest.mark.django_db
+def test_a_draft_says_on_its_page_what_is_doubtful_and_what_is_live_does_not():
+    people = filled.users()
+    for person in ("anna", "ben"):
+        track(person, "add_to_cart")
+        track(person, "purchase")
+    audience = filled.audience("cart", CART, people["marketer"])
+    versions.save_draft(actor=people["marketer"], audience=audience, segment={"all": [CART, {**CART, "within": "10m"}]})
+    client = Client()
+    client.force_login(people["buyer"])
+    page = html.unescape(client.get("/audiences/cart/versions/2/").content.decode())
+    assert "<strong>No way out</strong>" in page
+    assert "<strong>Said twice</strong> <code>all[0]</code>" in page
+    assert "It looks at 10 minutes, but the audience is counted and sent every 15 minutes" in page
+    assert "Worth a look" not in client.get("/audiences/cart/versions/1/").content.decode()
+
+
+@pytest.mark.django_db
+def test_what_an_audience_is_held_against_is_loaded_by_the_same_few_queries():
+    track("anna", "add_to_cart")
+    audience = filled.audience("cart", CART, filled.users()["marketer"])
+    large = tree({"any": [{**CART, "within": f"{hours}h"} for hours in range(1, 40)]})
+    findings.of(audience, large)  # what is there is looked at once
+    with CaptureQueriesContext(connection) as few:
+        findings.of(audience, tree(CART))
+    with CaptureQueriesContext(connection) as many:
+        assert len(findings.of(audience, large)) == 39
+    assert len(few) == len(many) < 10
+
+
+@pytest.mark.django_db
+def test_where_the_history_cannot_be_read_nothing_is_said_of_what_came_in(monkeypatch):
+    track("anna", "add_to_cart", clock.now_us() - 9 * DAY)
+    track("anna", "purchase")
+    audience = filled.audience("cart", {"all": [CART, NOT_BOUGHT]}, filled.users()["marketer"])
+    rule = tree({"all": [CART, NOT_BOUGHT]})
+    assert [finding.code for finding in findings.of(audience, rule)] == ["unseen-event"]
+
+    def unreadable(pin):
+        raise UnreadableLake("gone")
+
+    monkeypatch.setattr(engines.current(), "lately", unreadable)
+    assert findings.of(audience, rule) == ()
+
+
+def test_the_largest_rule_is_looked_at_in_no_time():
+    rule = {"all": [{"event": "add_to_cart", "count": {"at_least": n + 1}, "within": f"{n + 1}d"} for n in range(400)]}
+    began = time.monotonic()
+    lint.findings(tree(rule), RETARGETING)
+    assert time.monotonic() - began < 10

@@ -495,6 +495,20 @@ def test_a_rule_that_buying_does_not_leave_is_said_in_red(world):
     assert "Nobody ever leaves" in page
 
 
+def test_what_is_doubtful_about_a_rule_is_said_as_it_is_written_and_does_not_keep_it_from_being_published(world):
+    client = as_(world, "admin")
+    row = begin(client)
+    client.post(at(row, "identity"), {"identifiers": ["email"]})
+    form = {"recipe": "json", "rule": '{"event": "add_to_cart"}', "act": "count"}
+    page = client.post(at(row, "segment") + "?recipe=json", form).content.decode()
+    assert "<strong>No way out</strong>" in page and "<strong>No time window</strong>" in page
+    assert "Nobody ever leaves this rule" not in page  # that is said once
+    assert "Worth a look" not in client.get(at(row, "segment") + "?recipe=cart").content.decode()
+    form |= {"act": "publish", "seen": "0", **named("meta_stays")}
+    assert client.post(at(row, "segment"), form).status_code == 302
+    assert Audience.objects.get(key="meta_stays").live_version is not None
+
+
 @pytest.mark.parametrize("owner", ["", "0", "99999999", "x", "<img>"])
 def test_an_owner_who_is_nobody_is_refused(world, owner):
     client = as_(world, "admin")
