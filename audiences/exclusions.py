@@ -188,6 +188,8 @@ def in_the_way(draft: SegmentVersion) -> str:
     """Why nothing is published over this draft."""
     if draft.publish_at is not None:
         return f"v{draft.number} waits for the end of the test; publish it then, or take it back first"
+    if draft.state == SegmentVersion.State.IN_REVIEW:
+        return f"v{draft.number} is in review; decide on it first, so that it is not lost"
     whose = f" by {draft.author}" if draft.author else ""
     return f"there is a draft{whose} (v{draft.number}); publish or discard it first, so that it is not lost"
 

@@ -172,6 +172,18 @@ class WorkspaceForm(forms.Form):
     default_region = forms.ChoiceField(label="Phone country", choices=_codes(REGIONS), initial="US")
 
 
+class SettingsForm(WorkspaceForm):
+    """Those, and what is decided once there is something to decide on."""
+
+    review_above_percent = forms.IntegerField(
+        label="A second person approves changes above",
+        min_value=0,
+        max_value=1000,
+        initial=20,
+        help_text="Per cent of an audience’s people who enter or leave. Changes of suppression audiences always need one.",
+    )
+
+
 class SetupForm(NewPasswordForm, WorkspaceForm, ConsentForm):
     """The first page of an empty installation: its first admin and what must be known before anything is sent."""
 

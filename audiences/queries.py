@@ -8,12 +8,12 @@ from datetime import date, datetime, timedelta
 from statistics import median
 from typing import Any
 
-from django.db.models import Count, F, Min, OuterRef, QuerySet, Subquery, TextField
+from django.db.models import Count, Exists, F, Min, OuterRef, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast
 from django.utils import timezone
 
 from audiences import charts, clock, owners
-from audiences.models import Audience, AuditEntry, ImportFile, Job, Refresh, RefusedRow, SegmentVersion
+from audiences.models import Audience, AuditEntry, ImportFile, Job, Refresh, RefusedRow, Review, SegmentVersion
 
 # A size this far from the median of the week before is worth a look; below so many people it is chance.
 SWING = 0.3
@@ -184,7 +184,10 @@ def rule_as_json(audience: Audience) -> str:
 
 
 def versions(audience: Audience) -> QuerySet[SegmentVersion]:
-    return audience.versions.select_related("author", "published_by").order_by("-number")
+    """Newest first; `self_approved` says whether its author alone stood for it."""
+    by_itself = Review.objects.filter(version=OuterRef("pk"), state=Review.State.APPROVED, self_approved=True)
+    rows = audience.versions.select_related("author", "published_by").annotate(self_approved=Exists(by_itself))
+    return rows.order_by("-number")
 
 
 def referring(key: str) -> list[Audience]:

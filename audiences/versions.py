@@ -9,7 +9,7 @@ from typing import Any
 from django.db.models import Max, Min
 
 from audiences import vocabulary
-from audiences.models import Audience, Refresh, SegmentVersion
+from audiences.models import Audience, Refresh, Review, SegmentVersion
 from audiences.segments import diff
 from audiences.segments.diff import Diff
 
@@ -26,6 +26,7 @@ class Row:
     previous: SegmentVersion | None  # what was live before it; for a draft, what is live
     size: int | None
     before: int | None
+    approval: Review | None = None  # a second person's, or the author's own
 
     @property
     def change(self) -> int | None:
@@ -56,10 +57,14 @@ class Compared:
 
 
 def rows(audience: Audience) -> tuple[Row, ...]:
-    """Newest first. Three queries."""
+    """Newest first. Four queries."""
     found = list(audience.versions.select_related("author", "published_by").order_by("-number"))
     first, last = _sizes(audience)
     before = _live_before(found, audience)
+    approved = Review.objects.filter(version__audience=audience, state=Review.State.APPROVED).select_related(
+        "decided_by"
+    )
+    approvals = {review.version_id: review for review in approved.order_by("pk")}
     return tuple(
         Row(
             version,
@@ -67,6 +72,7 @@ def rows(audience: Audience) -> tuple[Row, ...]:
             previous := before.get(version.pk),
             first.get(version.pk),
             last.get(previous.pk) if previous else None,
+            approvals.get(version.pk),
         )
         for version in found
     )
@@ -85,7 +91,7 @@ def compare(audience: Audience, number: int, against: int | None = None) -> Comp
     made = diff.between(vocabulary.rule(other.segment), tree) if other else diff.nothing_before(tree)
     if other is not None and other != row.previous:
         sizes = {one.version.pk: one.size for one in found.values()}
-        row = Row(row.version, row.live, row.previous, row.size, sizes[other.pk])
+        row = Row(row.version, row.live, row.previous, row.size, sizes[other.pk], row.approval)
     return Compared(row, other, made, _json(row.version), _json(other) if other else "")
 
 

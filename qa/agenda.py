@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from audiences import access
 from audiences.models import Audience, AuditEntry, Refresh, SegmentVersion, User
+from audiences.services import gate
 from destinations.models import ENDED, Destination, Hold, Mapping, Run
 from qa import incidents
 from qa.models import Incident, Mail, SetUp, SpotCheck
@@ -170,22 +171,25 @@ def _holds(user: User, now: datetime) -> Iterable[Item]:
 def _versions(user: User) -> Iterable[Item]:
     """Versions that wait for the end of a test, or for a second person."""
     may = access.may(user, "audience.publish")
+    alone = may and not gate.approvers(user.pk).exists()
     rows = SegmentVersion.objects.filter(state=SegmentVersion.State.IN_REVIEW, audience__archived_at=None)
     for row in rows.select_related("audience", "author").defer("segment").order_by("pk")[:SHOWN]:
         if row.publish_at:
             day = timezone.localtime(row.publish_at)
+            url = reverse("audiences:version", args=[row.audience.key, row.number])
             sentence = f"Version {row.number} waits for the end of a test and goes live on {day:%A} {day.day} {day:%B}."
         else:
-            sentence = f"Version {row.number} waits for somebody to read and publish it."
+            url = f"{reverse('qa:review', args=[row.audience.key])}?version={row.number}"
+            sentence = f"Version {row.number} changes so much that a second person looks at it first."
         yield Item(
             "accent",
             "clock",
             row.audience.name,
-            reverse("audiences:version", args=[row.audience.key, row.number]),
+            url,
             sentence,
             row.created_at,
-            may and row.publish_at is None and row.author_id != user.pk,
-            "Read it",
+            may and row.publish_at is None and (row.author_id != user.pk or alone),
+            "Read it" if row.publish_at else "Review it",
             mono=True,
         )
 

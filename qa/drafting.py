@@ -12,7 +12,7 @@ from audiences.people.engines.base import UnreadableLake
 from audiences.segments import evaluate, exits, explain, grammar
 from audiences.segments.recipes import Recipe
 from audiences.segments.tree import Node
-from audiences.services import audiences, refreshes, versions
+from audiences.services import audiences, gate, refreshes, versions
 from audiences.services.audiences import AudienceRefused
 from audiences.vocabulary import Problem
 from destinations import identities
@@ -124,7 +124,9 @@ def publish(
     reason: str = "",
 ) -> Audience:
     """The audience (made where there is none yet) with this rule live. `seen` is the number of the live version that the actor had before
-    them. Whoever makes it owns it until step 7 says otherwise. Raises AudienceRefused and changes nothing."""
+    them. Whoever makes it owns it until step 7 says otherwise. A change that needs a second person is left in review, and what was live
+    stays. Raises AudienceRefused and changes nothing."""
+    impact = gate.look_at(audience, tree) if audience else None  # counted before anything is held
     with transaction.atomic():
         if audience is None:
             audience = audiences.create(
@@ -144,7 +146,7 @@ def publish(
             words = f"somebody has published version {live.number if live else 0} meanwhile; look at it before yours replaces it"
             raise AudienceRefused(Problem("", words))
         draft = versions.save_draft(actor=actor, audience=audience, segment=tree)
-        versions.publish(actor=actor, version=draft, reason=reason or "First version, from the set-up")
+        versions.publish(actor=actor, version=draft, reason=reason or "First version, from the set-up", impact=impact)
     return Audience.objects.select_related("live_version").get(pk=audience.pk)
 
 

@@ -52,6 +52,7 @@ def users() -> dict[str, User]:
             "name": "Harbour Goods",
             "timezone": "Europe/Berlin",
             "consent_policy": {"default": "opt_out", "by_country": {}},
+            "review_above_percent": 100,  # of two people, one is half: only what is about reviews asks for less
         },
     )
     return {
@@ -254,6 +255,11 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
             "sent_at": timezone.now(),
         },
     )
+    if not world.buyers.versions.exclude(state="published").exists():
+        longer = versions.save_draft(
+            actor=world.users["marketer"], audience=world.buyers, segment={**BUYERS, "within": "9d"}
+        )
+        versions.publish(actor=world.users["marketer"], version=longer, reason="Parcels take nine days")
     return {
         "/": everybody,
         "/alerts/": everybody,
@@ -282,6 +288,9 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         f"/audiences/{cart}/versions/": everybody,
         f"/audiences/{cart}/versions/1/": everybody,
         f"/audiences/{world.draft.key}/versions/": everybody,
+        f"/audiences/{world.buyers.key}/review/": everybody,
+        f"/audiences/{cart}/review/": everybody,
+        f"/audiences/{world.draft.key}/review/": everybody,
         f"/audiences/{cart}/preview/": ("admin", "marketer"),
         f"/audiences/{world.draft.key}/preview/": ("admin", "marketer"),
         f"/audiences/{cart}/owners/": everybody,

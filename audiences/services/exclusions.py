@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from django.db import transaction
 
 from audiences import exclusions, vocabulary
+from audiences.impact import Impact
 from audiences.models import Audience, SegmentVersion, User
 from audiences.segments import grammar
-from audiences.services import audiences, versions
+from audiences.services import audiences, gate, versions
 from audiences.services.audiences import AudienceRefused, held
 from audiences.vocabulary import Problem
 
@@ -22,7 +23,12 @@ class Done:
     @property
     def waits(self) -> bool:
         """For the end of a test."""
-        return self.version is not None and self.version.state == SegmentVersion.State.IN_REVIEW
+        return self.version is not None and self.version.publish_at is not None
+
+    @property
+    def in_review(self) -> bool:
+        """For a second person."""
+        return self.version is not None and self.version.state == SegmentVersion.State.IN_REVIEW and not self.waits
 
 
 def exclude(
@@ -33,6 +39,7 @@ def exclude(
     Asking twice makes one version. Raises AudienceRefused, with nothing changed: another version went live meanwhile, a draft of it
     is open that this would overwrite, references in a circle, an owner missing, a test going on.
     """
+    impact = _impact(audience, other)
     with transaction.atomic():
         row = held(audience)
         if _excluded(row, other):
@@ -50,7 +57,7 @@ def exclude(
         tree = exclusions.excluding(vocabulary.rule(live.segment), other.key)
         draft = versions.save_draft(actor=actor, audience=row, segment=grammar.to_json(tree))
         publish = versions.publish_when_free if when_free else versions.publish
-        return Done(publish(actor=actor, version=draft, reason=reason))
+        return Done(publish(actor=actor, version=draft, reason=reason, impact=impact))
 
 
 def take_back(*, actor: User | None, audience: Audience, other: Audience, seen: int, reason: str) -> Done:
@@ -68,7 +75,15 @@ def take_back(*, actor: User | None, audience: Audience, other: Audience, seen: 
             raise AudienceRefused(
                 Problem("", f"v{live.number} changed more than this; roll back on its page of versions")
             )
-        return Done(versions.go_back(actor=actor, version=before, reason=reason))
+    return Done(versions.go_back(actor=actor, version=before, reason=reason, seen=live.number))
+
+
+def _impact(audience: Audience, other: Audience) -> Impact | None:
+    """What leaving them out would do: counted before anything is held. None where no rule would change."""
+    live = Audience.objects.select_related("live_version").get(pk=audience.pk).live_version
+    if live is None or other.purpose == Audience.Purpose.SUPPRESSION or _excluded(audience, other):
+        return None
+    return gate.look_at(audience, exclusions.excluding(vocabulary.rule(live.segment), other.key))
 
 
 def _excluded(audience: Audience, other: Audience) -> bool:

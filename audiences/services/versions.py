@@ -1,7 +1,8 @@
 """Versions of an audience's rule: drafted, published with a reason, kept waiting for the end of a test, gone back to.
 
 Once published a version never changes; the database refuses it too (models/frozen.py). Every function takes the acting user first
-(None: the system, or a command), by keyword, and leaves a line in the audit trail.
+(None: the system, or a command), by keyword, and leaves a line in the audit trail. What needs a second person (services/gate.py) is not
+published by any of them but left in review, and comes back in that state.
 """
 
 from collections.abc import Mapping
@@ -14,11 +15,12 @@ from django.utils import timezone
 from django.utils.formats import date_format
 
 from audiences import clock, jobs, owners, vocabulary
-from audiences.models import Audience, Refresh, SegmentVersion, User
+from audiences.impact import Impact
+from audiences.models import Audience, Refresh, Review, SegmentVersion, User
 from audiences.people import lake
 from audiences.segments import explain, grammar
 from audiences.segments.tree import InAudience, Node, leaves
-from audiences.services import locks, naming, trail
+from audiences.services import gate, locks, naming, trail
 from audiences.services.audiences import AudienceRefused, held, needs_reason, not_archived
 from audiences.vocabulary import Problem
 
@@ -39,8 +41,9 @@ def save_draft(
         draft = audience.versions.filter(state=State.DRAFT).order_by("-number").first()
         if draft is None:
             draft = SegmentVersion(audience=audience, number=_next_number(audience))
-        elif draft.sha256 == digest and draft.reason == reason:
+        elif draft.sha256 == digest and draft.reason == reason and draft.outline is None:
             return draft
+        draft.outline, draft.revision = None, draft.revision + 1
         draft.segment, draft.sha256, draft.sentence, draft.reason, draft.author = text, digest, sentence, reason, actor
         draft.save()
         trail.record(
@@ -49,26 +52,35 @@ def save_draft(
     return draft
 
 
-def publish(*, actor: User | None, version: SegmentVersion, reason: str) -> SegmentVersion:
-    """Make a draft the live version, and have it counted at once; after the first one the 90 past days too.
+def publish(
+    *, actor: User | None, version: SegmentVersion, reason: str, impact: Impact | None = None, override: str = ""
+) -> SegmentVersion:
+    """Make a draft the live version, and have it counted at once; after the first one the 90 past days too. A change that needs a second
+    person is left in review instead. `impact`: what it does, where that has been counted already. `override`: why nobody is asked.
 
     Raises AudienceRefused where a name is unknown (with its place and the nearest known ones), references go in a circle, no reason is
     given, a person publishes and an owner is missing (path `owners`), or a test is going on (path `test`).
     """
+    impact = impact or gate.look(version)
     with transaction.atomic():
-        return _publish(actor, version, reason)
+        return _publish(actor, version, reason, impact, override)
 
 
-def publish_when_free(*, actor: User | None, version: SegmentVersion, reason: str) -> SegmentVersion:
+def publish_when_free(
+    *, actor: User | None, version: SegmentVersion, reason: str, impact: Impact | None = None, override: str = ""
+) -> SegmentVersion:
     """Have it published, as by this user, when the test ends; where none is going on, now. What waited before waits no more.
     Raises AudienceRefused as `publish` does."""
+    impact = impact or gate.look(version)
     with transaction.atomic():
         audience = held(version.audience)
         lock = locks.current(audience)
         if lock is None:
-            return _publish(actor, version, reason)
-        version = _publishable(actor, audience, version, reason)
-        _stop_others(actor, audience, version)
+            return _publish(actor, version, reason, impact, override)
+        version = _publishable(actor, audience, version, reason, impact)
+        stop_others(actor=actor, audience=audience, version=version)
+        if _left_in_review(actor, audience, version, reason, impact, override):
+            return version
         version.state, version.publish_at = State.IN_REVIEW, lock.until
         version.reason, version.published_by = reason.strip(), actor
         version.save(update_fields=["state", "publish_at", "reason", "published_by"])
@@ -79,7 +91,7 @@ def publish_when_free(*, actor: User | None, version: SegmentVersion, reason: st
 
 
 def stop_waiting(*, actor: User | None, version: SegmentVersion, reason: str = "") -> SegmentVersion:
-    """It is a draft again, and is not published by itself."""
+    """It is a draft again, is not published by itself, and waits for nobody's approval."""
     with transaction.atomic():
         audience = held(version.audience)
         version = SegmentVersion.objects.select_for_update().get(pk=version.pk)
@@ -120,6 +132,7 @@ def go_back(
 ) -> SegmentVersion:
     """Publish a copy of an earlier version, beside any draft that is there: history is never rewritten. `seen`: the number of the version
     that was live for whoever asks. `when_free`: at the end of the test that is going on. Raises AudienceRefused as `publish` does."""
+    impact = None if version.state in OPEN else gate.look(version)
     with transaction.atomic():
         audience = held(version.audience)
         not_archived(audience)
@@ -142,7 +155,7 @@ def go_back(
         after = {"version": copy.number, "copy_of": version.number}
         trail.record(actor, "audience.drafted", "audience", audience.key, after=after)
         do = publish_when_free if when_free else publish
-        return do(actor=actor, version=copy, reason=reason)
+        return do(actor=actor, version=copy, reason=reason, impact=impact)
 
 
 def parse(segment: Node | Mapping[str, Any]) -> Node:
@@ -171,16 +184,20 @@ def _next_number(audience: Audience) -> int:
     return (audience.versions.aggregate(last=Max("number"))["last"] or 0) + 1
 
 
-def _publish(actor: User | None, version: SegmentVersion, reason: str) -> SegmentVersion:
+def _publish(
+    actor: User | None, version: SegmentVersion, reason: str, impact: Impact | None, override: str
+) -> SegmentVersion:
     now = timezone.now()
     audience = held(version.audience)
-    version = _publishable(actor, audience, version, reason)
+    version = _publishable(actor, audience, version, reason, impact)
     if lock := locks.current(audience):
         until = date_format(timezone.localtime(lock.until), "j F Y, H:i T")
         raise AudienceRefused(
             Problem("test", f"in test until {until}; publish when it ends, or have an admin break the lock")
         )
-    _stop_others(actor, audience, version)
+    stop_others(actor=actor, audience=audience, version=version)
+    if _left_in_review(actor, audience, version, reason, impact, override):
+        return version
     named = grammar.names(vocabulary.rule(version.segment))
     lake.want_columns({name for _, name, _ in named.properties}, {name for name, _ in named.attributes})
     before = audience.live_version
@@ -190,8 +207,11 @@ def _publish(actor: User | None, version: SegmentVersion, reason: str) -> Segmen
     else:
         audience.backfill_until_us = clock.to_us(now)
     version.state, version.publish_at = State.PUBLISHED, None
+    version.step = 0
+    version.steps.all().delete()
     version.reason, version.published_by, version.published_at = reason.strip(), actor, now
     version.save()
+    gate.went_live(version, actor)
     audience.live_version, audience.invalid_reason = version, ""
     audience.refresh_due_at, audience.refresh_cause = now, Refresh.Cause.PUBLISH
     audience.save(
@@ -213,7 +233,23 @@ def _publish(actor: User | None, version: SegmentVersion, reason: str) -> Segmen
     return version
 
 
-def _publishable(actor: User | None, audience: Audience, version: SegmentVersion, reason: str) -> SegmentVersion:
+def _left_in_review(
+    actor: User | None, audience: Audience, version: SegmentVersion, reason: str, impact: Impact | None, override: str
+) -> bool:
+    """Whether it needs a second person and now waits for one. Where somebody's word stands in for that, it is on record."""
+    if gate.passes(audience, version, impact):
+        return False
+    if override:
+        after = {"version": version.number}
+        trail.record(actor, "audience.review_skipped", "audience", audience.key, after=after, reason=override)
+        return False
+    gate.ask(actor=actor, version=version, reason=reason, figures=impact.figures if impact else None)
+    return True
+
+
+def _publishable(
+    actor: User | None, audience: Audience, version: SegmentVersion, reason: str, impact: Impact | None
+) -> SegmentVersion:
     """Its row, held. Raises AudienceRefused with everything that speaks against publishing it, but for a test."""
     not_archived(audience)
     needs_reason(reason)
@@ -221,6 +257,14 @@ def _publishable(actor: User | None, audience: Audience, version: SegmentVersion
     version.audience = audience
     if version.state not in OPEN:
         raise AudienceRefused(_not_a_draft(version))
+    if impact is not None and (impact.sha256, impact.live) != (version.sha256, audience.live_version_id):
+        raise AudienceRefused(
+            Problem("seen", "it has been changed meanwhile, or another version went live; look again")
+        )
+    if version.outline is not None:
+        raise AudienceRefused(
+            Problem("", "its rule is not finished; finish it in the editor, or take out what is open")
+        )
     problems = problems_of(audience, vocabulary.rule(version.segment))
     if actor is not None and (without := owners.missing(audience)):
         *most, last = [role.label.lower() for role in without]
@@ -231,13 +275,14 @@ def _publishable(actor: User | None, audience: Audience, version: SegmentVersion
     return version
 
 
-def _stop_others(actor: User | None, audience: Audience, version: SegmentVersion) -> None:
+def stop_others(*, actor: User | None, audience: Audience, version: SegmentVersion) -> None:
     """One version at a time waits, and none once another has gone live."""
     for other in audience.versions.select_for_update().filter(state=State.IN_REVIEW).exclude(pk=version.pk):
         _draft_again(actor, audience, other, f"version {version.number} takes its place")
 
 
 def _draft_again(actor: User | None, audience: Audience, version: SegmentVersion, reason: str) -> None:
+    gate.close(version, Review.State.WITHDRAWN, actor, reason)
     version.state, version.publish_at, version.published_by = State.DRAFT, None, None
     version.save(update_fields=["state", "publish_at", "published_by"])
     after = {"version": version.number}

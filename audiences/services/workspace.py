@@ -11,7 +11,7 @@ from django.db import transaction
 from audiences.models import User, Workspace
 from audiences.services import trail, users
 
-FIELDS = ("name", "timezone", "currency", "default_region", "consent_policy")
+FIELDS = ("name", "timezone", "currency", "default_region", "consent_policy", "review_above_percent")
 ANSWERS = ("opt_in", "opt_out")
 
 
@@ -156,10 +156,17 @@ def _consent(value: Any) -> dict[str, Any] | None:
     return {"default": value["default"], "by_country": dict(sorted(countries.items()))}
 
 
+def _percent(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1000:
+        raise SettingRefused("review_above_percent", "must be a whole number from 0 to 1000")
+    return value
+
+
 _CHECKS = {
     "name": _name,
     "timezone": _timezone,
     "currency": _currency,
     "default_region": _region,
     "consent_policy": _consent,
+    "review_above_percent": _percent,
 }

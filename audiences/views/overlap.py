@@ -142,6 +142,10 @@ def exclude(request: HttpRequest, a: str, b: str) -> HttpResponse:
         messages.info(request, f"{a} excludes {b} already; nothing was changed.")
     elif done.waits and done.version is not None:
         messages.success(request, f"v{done.version.number} of {a} leaves out {b}. It is published when the test ends.")
+    elif done.in_review and done.version is not None:
+        words = f"v{done.version.number} of {a} leaves out {b}, and moves so many people that a second person looks at it first. It is in review."
+        messages.warning(request, words)
+        return redirect("qa:review", a)
     elif done.version is None:
         undoable(request, f"Linked: {a} sends nobody who is in {b}.", _undo(a, b), seen="0")
     else:
@@ -166,6 +170,10 @@ def take_back(request: HttpRequest, a: str, b: str) -> HttpResponse:
     else:
         if done.again:
             messages.info(request, f"{a} does not exclude {b}; nothing was changed.")
+        elif done.in_review and done.version is not None:
+            words = f"v{done.version.number} of {a} lets {b} in again, and moves so many people that a second person looks at it first. It is in review."
+            messages.warning(request, words)
+            return redirect("qa:review", a)
         elif done.version is None:
             messages.success(request, f"Unlinked: people in {b} may be sent by {a} again.")
         else:

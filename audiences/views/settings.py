@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from audiences import owners, queries
 from audiences.access import requires
-from audiences.forms import ApiKeyForm, ConsentForm, InviteForm, WorkspaceForm
+from audiences.forms import ApiKeyForm, ConsentForm, InviteForm, SettingsForm
 from audiences.models import ApiKey, User
 from audiences.services import api_keys, users, workspace
 from audiences.views.page import actor, page
@@ -19,8 +19,8 @@ from audiences.views.page import actor, page
 @requires("settings.edit")
 def workspace_page(request: HttpRequest) -> HttpResponse:
     row = workspace.current()
-    initial = {field: getattr(row, field) for field in WorkspaceForm.base_fields} if row else {}
-    form = WorkspaceForm(request.POST or None, initial=initial)
+    initial = {field: getattr(row, field) for field in SettingsForm.base_fields} if row else {}
+    form = SettingsForm(request.POST or None, initial=initial)
     if request.method == "POST" and form.is_valid():
         try:
             workspace.change(actor=actor(request), **form.cleaned_data)

@@ -61,8 +61,7 @@ def publish(request: HttpRequest, key: str, number: int) -> HttpResponse:
             found = service.publish(actor=actor(request), version=found, reason=reason)
     except AudienceRefused as refused:
         return _refused(request, audience, number, refused)
-    _say(request, audience, found, before)
-    return redirect("audiences:version", key, number)
+    return _done(request, audience, found, before)
 
 
 @require_POST
@@ -104,8 +103,7 @@ def roll_back(request: HttpRequest, key: str, number: int) -> HttpResponse:
     except AudienceRefused as refused:
         status = 409 if any(problem.path == "seen" for problem in refused.problems) else 422
         return _refused(request, audience, number, refused, status)
-    _say(request, audience, made, before, copy_of=number)
-    return redirect("audiences:version", key, made.number)
+    return _done(request, audience, made, before, copy_of=number)
 
 
 def _version(request: HttpRequest, audience: Audience, number: int, *, status: int = 200, **more: Any) -> HttpResponse:
@@ -149,16 +147,21 @@ def _refused(
     return _version(request, audience, number, status=status, errors=errors, reason_errors=beside)
 
 
-def _say(
+def _done(
     request: HttpRequest,
     audience: Audience,
     made: SegmentVersion,
     before: SegmentVersion | None,
     *,
     copy_of: int | None = None,
-) -> None:
+) -> HttpResponse:
     """What happened; and the way back, which is another new version."""
     what = f", a copy of v{copy_of}," if copy_of else ""
+    if made.state == SegmentVersion.State.IN_REVIEW and made.publish_at is None:
+        messages.warning(
+            request, f"v{made.number}{what} is not live: a second person looks at it first. It is in review."
+        )
+        return redirect(f"{reverse('qa:review', args=[audience.key])}?version={made.number}")
     if made.publish_at is not None:
         messages.success(request, f"v{made.number}{what} is published when the test ends.")
     elif before is None:
@@ -172,6 +175,7 @@ def _say(
             seen=str(made.number),
             reason=f"Undone: v{made.number} was published by mistake",
         )
+    return redirect("audiences:version", audience.key, made.number)
 
 
 def _sentence(words: str) -> str:

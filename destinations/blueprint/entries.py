@@ -165,7 +165,7 @@ class _Reader:
             yield row, f"{name}[{index}]"
 
     def settings(self, data: Any) -> dict[str, Any]:
-        known = ("name", "consent_policy", "timezone", "currency", "default_region")
+        known = ("name", "consent_policy", "timezone", "currency", "default_region", "review_above_percent")
         return self.fields(data, "settings", known) if data is not None else {}
 
     def list_entry(self, data: Any, path: str) -> ListEntry:

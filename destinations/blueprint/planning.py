@@ -6,11 +6,14 @@ Whatever the file leaves out stays as it is; in something new it takes its defau
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from django.utils import timezone
+
 from audiences import vocabulary
-from audiences.models import Audience, PersonList, User, Workspace
+from audiences.models import Audience, PersonList, SegmentVersion, User, Workspace
 from audiences.naming import Convention
 from audiences.owners import ROLES
 from audiences.segments import explain, grammar
@@ -21,6 +24,7 @@ from destinations.blueprint import names
 from destinations.blueprint.entries import AudienceEntry, Blueprint, ListEntry
 from destinations.blueprint.notation import Advice
 
+IN_REVIEW = SegmentVersion.State.IN_REVIEW
 CREATE, CHANGE, SAME = "create", "change", "unchanged"
 INVITED_AS = dict.fromkeys((role.key for role in ROLES), User.Role.MARKETER) | {"sync_health": User.Role.OPERATOR}
 ASSUMED_CONSENT = {"default": "opt_out", "by_country": {}}
@@ -303,20 +307,37 @@ class Planner:
         assert entry.segment is not None
         audience = Audience.objects.get(key=entry.key)
         lock = locks.current(audience)
-        if lock is None:
-            draft = versions.save_draft(actor=None, audience=audience, segment=entry.segment)
-            versions.publish(actor=None, version=draft, reason=self.reason)
+        waiting = audience.versions.filter(state=IN_REVIEW, sha256=grammar.sha256(entry.segment)).first()
+        if waiting is None or waiting.publish_at is None:
+            waiting = versions.publish_when_free(
+                actor=None,
+                version=waiting or versions.save_draft(actor=None, audience=audience, segment=entry.segment),
+                reason=self.reason,
+                override=self._override(entry),
+            )
+        if waiting.state != IN_REVIEW:
             return
-        waiting = audience.versions.filter(publish_at__isnull=False, sha256=grammar.sha256(entry.segment)).first()
-        if waiting is None:
-            draft = versions.save_draft(actor=None, audience=audience, segment=entry.segment)
-            waiting = versions.publish_when_free(actor=None, version=draft, reason=self.reason)
-        words = f"It is in test until {lock.until:%Y-%m-%d %H:%M} UTC: v{waiting.number} is left in review and published then."
+        if waiting.publish_at is None:
+            words = f"v{waiting.number} is left in review: somebody approves it at /audiences/{entry.key}/review/."
+        else:
+            assert lock is not None
+            words = f"It is in test until {lock.until:%Y-%m-%d %H:%M} UTC: v{waiting.number} is left in review and published then."
         self.plan.stopped.append(Problem(entry.key, words))
+
+    def _override(self, entry: AudienceEntry) -> str:
+        """Why it is published without a second person: what a mapping of this audience says in the file. Empty: nothing."""
+        said = [row.override for row in self.file.mappings if row.audience == entry.key and row.override is not None]
+        given = next((one for one in said if one.until is None or not _passed(one.until)), None)
+        return f"{given.reason} ({given.by})" if given else ""
 
     def _link(self, entry: AudienceEntry) -> None:
         suppressions = list(Audience.objects.filter(key__in=entry.excluded_by or ()))
         audiences.set_excluded_by(actor=None, audience=Audience.objects.get(key=entry.key), suppressions=suppressions)
+
+
+def _passed(text: str) -> bool:
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) <= timezone.now()
 
 
 def _details(wanted: Mapping[str, Any], row: Any) -> list[Detail]:

@@ -14,6 +14,7 @@ from qa import setup, spot_check
 from qa.models import Baseline, SetUp, SpotCheck
 
 IN_TEST = "google_retarget_cart_7d"
+IN_REVIEW = "google_suppress_purchasers_7d"
 CHECKED = ("meta_retarget_cart_24h", "meta_suppress_purchasers_14d")
 FOLLOWED = {
     "buyer@example.com": ("meta_retarget_cart_7d", "meta_vip_spend_365d", "google_retarget_cart_7d"),
@@ -53,6 +54,19 @@ def test() -> None:
         draft = versions.save_draft(actor=user("marketer"), audience=audience, segment=rule)
         versions.publish_when_free(
             actor=user("marketer"), version=draft, reason="Carts stay warm for ten days before the holidays"
+        )
+
+
+def ask_for_review() -> None:
+    """A change of a suppression audience waits for somebody else to approve it."""
+    audience = Audience.objects.get(key=IN_REVIEW)
+    if not audience.versions.filter(state=SegmentVersion.State.IN_REVIEW).exists():
+        rule = {"event": "purchase", "count": {"at_least": 1}, "within": "10d"}
+        draft = versions.save_draft(actor=user("marketer"), audience=audience, segment=rule)
+        versions.publish(
+            actor=user("marketer"),
+            version=draft,
+            reason="Parcels take up to ten days, and nobody buys before theirs is there",
         )
 
 

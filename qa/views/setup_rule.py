@@ -13,7 +13,7 @@ from audiences.access import may, who_may
 from audiences.models import Audience
 from audiences.naming_forms import NameBuilder
 from audiences.queries import rule_as_json
-from audiences.segments import recipes
+from audiences.segments import grammar, recipes
 from audiences.segments.lint import Finding
 from audiences.services import naming as naming_service
 from audiences.services.audiences import AudienceRefused
@@ -177,6 +177,9 @@ def _publish(
     if builder is not None and not builder.save(actor=actor(request), audience=audience):
         messages.warning(request, "Its name was not kept: " + " ".join(map(str, builder.non_field_errors())))
     setup.take_rule(actor=actor(request), setup=standing.setup, audience=audience)
+    if audience.live_version is None or audience.live_version.sha256 != grammar.sha256(draft.tree):
+        messages.warning(request, f"The new rule of {audience.key} is in review: a second person looks at it first.")
+        return redirect("qa:review", audience.key)
     messages.success(request, f"{audience.key} is published, and it is being counted.")
     if audience.purpose == Audience.Purpose.RETARGETING and not audience.excluded_by.exists():
         return redirect("qa:setup-step", standing.setup.pk, "segment")  # where the pair is offered

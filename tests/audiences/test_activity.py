@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from audiences import activity
 from audiences.models import AuditEntry, User, frozen
-from audiences.services import api_keys, audiences, lists, locks, naming, trail, users, versions, workspace
+from audiences.services import api_keys, audiences, lists, locks, naming, reviews, trail, users, versions, workspace
 from tests import filled
 from tests.audiences.people_in import identify
 
@@ -166,8 +166,8 @@ def test_users_settings_and_destinations_show_what_was_done_to_them():
 
 def _services():
     """Functions of the services that take an actor, but for those that pass it on or concern nobody else."""
-    passed_on = {"follow", "find_or_invite", "publish_due"}
-    for module in (api_keys, audiences, lists, locks, naming, users, versions, workspace):
+    passed_on = {"follow", "find_or_invite", "publish_due", "stop_others"}
+    for module in (api_keys, audiences, lists, locks, naming, reviews, users, versions, workspace):
         for name, function in inspect.getmembers(module, inspect.isfunction):
             own = function.__module__ == module.__name__ and not name.startswith("_")
             if own and name not in passed_on and "actor" in inspect.signature(function).parameters:
@@ -194,6 +194,12 @@ def _does_something(people):
         first = cart().versions.order_by("number").first()
         return versions.go_back(actor=owner, version=first, reason="x")
 
+    def newest():
+        return cart().versions.order_by("number").last()
+
+    def ask():
+        return reviews.ask(actor=owner, version=versioned({"not": tree}), reason="x", impact=None)
+
     return {
         "api_keys.create": lambda: made.update(key=api_keys.create("k", actor=owner)),
         "api_keys.revoke": lambda: api_keys.revoke(api_keys.ApiKey.objects.get(), actor=owner),
@@ -214,6 +220,13 @@ def _does_something(people):
         ),
         "versions.discard": lambda: versions.discard(actor=owner, version=cart().versions.get(number=2)),
         "versions.go_back": lambda: (versions.publish(actor=owner, version=versioned({"not": tree}), reason="x"), back()),
+        "reviews.ask": lambda: ask(),
+        "reviews.withdraw": lambda: reviews.withdraw(actor=owner, version=newest()),
+        "reviews.send_back": lambda: (ask(), reviews.send_back(actor=people["admin"], version=newest(), words="x")),
+        "reviews.approve": lambda: reviews.approve(
+            actor=people["admin"], version=newest(), typed=cart().name, words="x", impact=None, saw=None
+        ),
+        "reviews.take_back": lambda: reviews.take_back(actor=owner, audience=cart(), seen=newest().number),
         "audiences.hand_over": lambda: audiences.hand_over(
             actor=owner, leaving=owner, successors={(cart().pk, "sync_owner"): people["admin"]}
         ),

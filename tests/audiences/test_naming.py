@@ -273,7 +273,7 @@ def test_publishing_a_version_renames_what_follows_and_leaves_what_has_a_name_of
     for audience in (world.cart, world.buyers):
         rule = {"event": "purchase", "count": {"at_least": 1}, "within": "9d"}
         draft = versions.save_draft(actor=None, audience=audience, segment=rule)
-        versions.publish(actor=None, version=draft, reason="wider")
+        versions.publish(actor=None, version=draft, reason="wider", override="for the test")
     assert Audience.objects.get(pk=world.cart.pk).name == "meta_cart_24h_v2"
     assert Audience.objects.get(pk=world.buyers.pk).name == "Buyers v1"
     assert service.name_of(Audience.objects.get(pk=world.cart.pk), 3) == "meta_cart_24h_v3"

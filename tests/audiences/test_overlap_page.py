@@ -321,7 +321,7 @@ def test_a_circle_is_refused_in_words_before_and_after_asking(world, views):
 def test_an_older_page_does_not_overwrite_what_was_published_since(world, views):
     client = as_(world, "marketer")
     draft = versions.save_draft(actor=world.users["admin"], audience=views, segment={"list": "staff"})
-    versions.publish(actor=world.users["admin"], version=draft, reason="Other people")
+    versions.publish(actor=world.users["admin"], version=draft, reason="Other people", override="for the test")
     late = client.post("/overlap/meta_views_7d/meta_cart_24h/exclude/", {"seen": "1", "reason": "x"})
     assert late.status_code == 422
     assert "V2 went live meanwhile" in text(late)

@@ -30,7 +30,7 @@ def buyers():
 def publish(key, segment):
     audience = audiences.create(actor=None, key=key, purpose="retargeting")
     draft = versions.save_draft(actor=None, audience=audience, segment=segment)
-    versions.publish(actor=None, version=draft, reason="for the test")
+    versions.publish(actor=None, version=draft, reason="for the test", override="for the test")
     return Audience.objects.get(key=key)
 
 

@@ -62,7 +62,7 @@ def workspace(**policy: str) -> User:
 def audience(key: str, segment: dict[str, Any], purpose: str = "retargeting") -> Audience:
     made = Audience.objects.filter(key=key).first() or audiences.create(actor=None, key=key, purpose=purpose)
     draft = versions.save_draft(actor=None, audience=made, segment=segment)
-    versions.publish(actor=None, version=draft, reason="for the test")
+    versions.publish(actor=None, version=draft, reason="for the test", override="for the test")
     return Audience.objects.get(key=key)
 
 

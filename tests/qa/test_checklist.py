@@ -88,7 +88,7 @@ def test_of_two_plans_the_newer_counts(world):
 def test_time_logic_needs_a_way_out(world):
     assert "24 hours after their last “add_to_cart”, and in 1 more way" in item(world.cart, "time").words
     draft = versions.save_draft(actor=None, audience=world.cart, segment={"event": "add_to_cart"})
-    versions.publish(actor=None, version=draft, reason="test")
+    versions.publish(actor=None, version=draft, reason="test", override="for the test")
     one = item(world.cart, "time")
     assert one.done is False
     assert "stays in for ever" in one.words
@@ -144,7 +144,7 @@ def test_the_spot_check_is_of_the_live_version(world):
     assert one.done is True
     assert "signed off by Marketer" in one.words
     draft = versions.save_draft(actor=None, audience=world.cart, segment=filled.BUYERS)
-    versions.publish(actor=None, version=draft, reason="test")
+    versions.publish(actor=None, version=draft, reason="test", override="for the test")
     one = item(world.cart, "spot-check")
     assert (one.done, "v1 was signed off by Marketer; v2 is live now." in one.words) == (False, True)
 

@@ -135,7 +135,7 @@ def test_the_sentence_says_since_when_and_after_which_version_by_whom(people):
     one = moving.audience(people["marketer"])
     moving.count(one, 1_000, at=NOW - timedelta(hours=6))
     draft = versions.save_draft(actor=people["marketer"], audience=one, segment=filled.CART)
-    versions.publish(actor=people["marketer"], version=draft, reason="Only the best customers")
+    versions.publish(actor=people["marketer"], version=draft, reason="Only the best customers", override="for the test")
     with frozen.set_aside():
         SegmentVersion.objects.filter(pk=draft.pk).update(published_at=NOW - timedelta(hours=5))
     dropped = moving.count(one, 590, at=NOW - timedelta(hours=4))

@@ -1,0 +1,256 @@
+"""A change before it goes live: what it says, whom it moves, what it disturbs, and a second person's word on it."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST
+
+from audiences import impact, owners, versions, vocabulary
+from audiences.access import may, requires
+from audiences.impact import Impact, Unmeasured
+from audiences.models import Audience, Review, SegmentVersion
+from audiences.services import gate, locks, reviews
+from audiences.services.audiences import AudienceRefused
+from audiences.views.page import actor, page, undoable
+from qa import impact as reach
+
+State = SegmentVersion.State
+LENGTH = 2_000
+STALE = ("seen", "moved")
+
+
+@require_GET
+@requires("audience.view")
+def review(request: HttpRequest, key: str) -> HttpResponse:
+    """The open version of this audience, or the one that `version` names."""
+    return _page(request, _audience(key))
+
+
+@require_POST
+@requires("audience.edit")
+def ask(request: HttpRequest, key: str) -> HttpResponse:
+    audience, found = _posted(request, key)
+    if request.POST.get("sha256") != found.sha256:
+        return _refused(request, audience, "The draft has been changed since you opened this page. Look again.", 409)
+    try:
+        reviews.ask(actor=actor(request), version=found, reason=_text(request, "reason"), impact=gate.look(found))
+    except AudienceRefused as refused:
+        return _refused(request, audience, refused)
+    messages.success(request, f"v{found.number} is in review. Whoever may approve it sees it on their home page.")
+    return _back(audience, found)
+
+
+@require_POST
+@requires("audience.publish")
+def approve(request: HttpRequest, key: str) -> HttpResponse:
+    """Approve what was seen, and have it go live."""
+    audience, found = _posted(request, key)
+    if found.state == State.PUBLISHED:
+        messages.info(request, f"v{found.number} is live already.")  # the button was pressed twice
+        return redirect("qa:review", key)
+    saw = impact.unseal(request.POST.get("saw", ""))
+    if saw is None or saw[:2] != (found.sha256, audience.live_version_id):
+        return _refused(request, audience, "It has been changed since you opened this page. Look again.", 409)
+    before, alone = audience.live_version, found.author_id == actor(request).pk
+    try:
+        made = reviews.approve(
+            actor=actor(request),
+            version=found,
+            typed=request.POST.get("typed", "")[:300],
+            words=_text(request, "words"),
+            impact=gate.look(found),
+            saw=saw[2],
+        )
+    except AudienceRefused as refused:
+        return _refused(request, audience, refused)
+    how = "self-approved" if alone else "approved"
+    if made.publish_at is not None:
+        messages.success(request, f"v{made.number} is {how}. It goes live when the test ends.")
+    elif made.state != State.PUBLISHED:
+        messages.warning(request, "People have moved meanwhile: it is in review again, with the figures of now.")
+    elif before is None:
+        messages.success(request, f"v{made.number} is {how} and live. It is being counted.")
+    else:
+        words = f"v{made.number} is {how} and live. For ten minutes it can be taken back."
+        undoable(request, words, reverse("qa:undo-review", args=[key]), seen=str(made.number))
+    return redirect("qa:review", key)
+
+
+@require_POST
+@requires("audience.publish")
+def send_back(request: HttpRequest, key: str) -> HttpResponse:
+    audience, found = _posted(request, key)
+    try:
+        reviews.send_back(actor=actor(request), version=found, words=_text(request, "words"))
+    except AudienceRefused as refused:
+        return _refused(request, audience, refused, field="back")
+    messages.success(request, f"v{found.number} is sent back. It is a draft again, with your words on it.")
+    return _back(audience, found)
+
+
+@require_POST
+@requires("audience.edit")
+def withdraw(request: HttpRequest, key: str) -> HttpResponse:
+    audience, found = _posted(request, key)
+    try:
+        reviews.withdraw(actor=actor(request), version=found)
+    except AudienceRefused as refused:
+        messages.info(request, f"Nothing was withdrawn: {refused}.")
+    else:
+        messages.success(request, f"v{found.number} is a draft again. Nobody is asked.")
+    return _back(audience, found)
+
+
+@require_POST
+@requires("audience.publish")
+def undo(request: HttpRequest, key: str) -> HttpResponse:
+    """Within ten minutes: what was live before, again."""
+    audience = _audience(key)
+    seen = request.POST.get("seen", "")
+    number = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 10 else 0
+    try:
+        made = reviews.take_back(actor=actor(request), audience=audience, seen=number)
+    except AudienceRefused as refused:
+        messages.error(request, f"Not taken back: {refused}.")
+    else:
+        messages.success(request, f"Taken back: v{made.number} says what was live before. It is being counted.")
+    return redirect("qa:review", key)
+
+
+def _page(request: HttpRequest, audience: Audience, *, status: int = 200, **more: Any) -> HttpResponse:
+    version = _shown(request, audience)
+    context: dict[str, Any] = {
+        "audience": audience,
+        "version": version,
+        "undo": _undo(audience),
+        "past": Review.objects.filter(version__audience=audience)
+        .exclude(state=Review.State.OPEN)
+        .select_related("version", "asked_by", "decided_by")
+        .order_by("-decided_at")[:8],
+        "limit": gate.limit_percent(),
+        **more,
+    }
+    if version is not None:
+        context |= _of_version(request, audience, version)
+    return page(request, "review/review.html", context, status=status)
+
+
+def _of_version(request: HttpRequest, audience: Audience, version: SegmentVersion) -> dict[str, Any]:
+    user = actor(request)
+    measured, trouble = _measured(audience, version)
+    why = gate.why(audience, measured.figures if measured else None)
+    asked = version.reviews.filter(state=Review.State.OPEN).select_related("asked_by").first()
+    compared = versions.compare(audience, version.number)
+    assert compared is not None
+    others = list(gate.approvers(version.author_id))
+    context: dict[str, Any] = {
+        "compared": compared,
+        "against": compared.against,
+        "impact": measured,
+        "trouble": trouble,
+        "why": why,
+        "asked": asked,
+        "reach": reach.of(audience),
+        "missing": owners.missing(audience),
+        "lock": locks.current(audience),
+        "broken": None,
+        "approvers": others,
+        "may_decide": may(user, "audience.publish") and reviews.may_approve(user, version),
+        "alone": reviews.alone(user, version),
+        "mine": version.author_id == user.pk,
+        "needs": bool(why or asked),
+        "saw": impact.seal(version.sha256, audience.live_version_id, measured.figures if measured else None),
+        "then": gate.seen(asked) if asked else None,
+    }
+    if measured is not None:
+        context["overlaps"] = impact.overlaps(audience, measured)
+        if may(user, "person.view"):
+            context["entering"] = impact.some_of(measured.entering)
+            context["leaving"] = impact.some_of(measured.leaving)
+    return context
+
+
+def _measured(audience: Audience, version: SegmentVersion) -> tuple[Impact | None, str]:
+    try:
+        return impact.measure(audience, vocabulary.rule(version.segment)), ""
+    except Unmeasured as unmeasured:
+        return None, str(unmeasured)
+
+
+def _shown(request: HttpRequest, audience: Audience) -> SegmentVersion | None:
+    """The version that was asked for, while it is open; else the one in review, else the draft."""
+    if audience.archived_at is not None:
+        return None
+    rows = audience.versions.filter(state__in=(State.DRAFT, State.IN_REVIEW)).select_related("author", "published_by")
+    asked = request.POST.get("version") or request.GET.get("version", "")
+    if asked:
+        if not (asked.isascii() and asked.isdigit() and len(asked) < 10):
+            raise Http404
+        found = rows.filter(number=int(asked)).first()
+        if found is not None or audience.versions.filter(number=int(asked)).exists():
+            return found
+        raise Http404
+    return max(rows, key=lambda row: (row.state == State.IN_REVIEW, row.number)) if rows else None
+
+
+def _undo(audience: Audience) -> dict[str, Any] | None:
+    """What went live a moment ago, how it was approved, and until when it can be taken back."""
+    live = audience.live_version
+    before = reviews.undoable(audience)
+    if live is None or before is None or live.published_at is None or audience.archived_at is not None:
+        return None
+    review = live.reviews.filter(state=Review.State.APPROVED).select_related("decided_by").first()
+    return {"live": live, "before": before, "until": live.published_at + gate.UNDO, "review": review}
+
+
+def _refused(
+    request: HttpRequest, audience: Audience, why: AudienceRefused | str, status: int = 422, *, field: str = ""
+) -> HttpResponse:
+    """The page again, with what was typed and why it was not done."""
+    typed = {name: request.POST.get(name, "")[:LENGTH] for name in ("reason", "typed", "words")}
+    if field:
+        typed = {field: typed["words"]}
+    if isinstance(why, str):
+        return _page(request, audience, status=status, errors=[why], **typed)
+    beside: dict[str, list[str]] = {}
+    errors = []
+    for problem in why.problems:
+        name = "words" if problem.path == "reason" and not request.POST.get("reason") else problem.path
+        if name in ("typed", "words") and not field:
+            beside.setdefault(f"{name}_errors", []).append(_sentence(problem.words))
+        elif problem.path == "reason":
+            beside.setdefault(f"{field or 'reason'}_errors", []).append(_sentence(problem.words))
+        else:
+            named = problem.path in ("owners", "test", "seen", "moved", "")
+            errors.append(_sentence(problem.words if named else str(problem)))
+    if any(problem.path in STALE for problem in why.problems):
+        status = 409
+    return _page(request, audience, status=status, errors=errors, **typed, **beside)
+
+
+def _posted(request: HttpRequest, key: str) -> tuple[Audience, SegmentVersion]:
+    number = request.POST.get("version", "")
+    if not (number.isascii() and number.isdigit() and len(number) < 10):
+        raise Http404
+    audience = _audience(key)
+    return audience, get_object_or_404(audience.versions.select_related("audience"), number=int(number))
+
+
+def _audience(key: str) -> Audience:
+    named = ("live_version", *(role.field for role in owners.ROLES))
+    return get_object_or_404(Audience.objects.select_related(*named), key=key)
+
+
+def _back(audience: Audience, version: SegmentVersion) -> HttpResponse:
+    return redirect(f"{reverse('qa:review', args=[audience.key])}?version={version.number}")
+
+
+def _text(request: HttpRequest, name: str) -> str:
+    return request.POST.get(name, "")[:LENGTH]
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
