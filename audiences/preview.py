@@ -121,6 +121,12 @@ class Answer:
     def share(self) -> float | None:
         return self.people / self.of if self.of else None
 
+    @property
+    def blocking(self) -> Part | None:
+        """The first rule that everybody in it has to match, and nobody does."""
+        needed = (part for part in self.parts if not part.group and "any" not in part.path and "not" not in part.path)
+        return next((part for part in needed if not part.people), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
