@@ -67,7 +67,7 @@ def _missing_platforms(event: str, where: tuple[Condition, ...], facts: Facts) -
         return
     many = sum(mine.values())
     missing = [
-        f"never from {_short(platform)}, where {people / total:.0%} of the people are"
+        f"from nobody on {_short(platform)}, where {people / total:.0%} of the people are"
         for platform, people in sorted(others.items())
         if platform not in mine and (1 - people / total) ** many < CHANCE
     ]

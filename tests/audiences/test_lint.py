@@ -212,7 +212,7 @@ def test_an_event_that_does_not_come_from_everybody_is_brittle():
     )
     [finding] = lint.findings(tree({"event": "checkout", "within": "7d"}), facts)
     assert (finding.code, finding.path) == ("brittle-event", "")
-    assert "never from ios, where 33% of the people are" in finding.why
+    assert "came from nobody on ios, where 33% of the people are" in finding.why
     [finding] = lint.findings(tree({"event": "signed", "within": "7d"}), facts)
     assert "only from people who are logged in" in finding.why
     assert codes({"event": "few", "within": "7d"}, facts) == []  # two people may well be on the same platform

@@ -37,12 +37,17 @@ def count_properties(sources: Sequence[Source], newest_us: int) -> Statement:
 
 def count_lately(sources: Sequence[Source], after_us: int, until_us: int) -> Statement:
     """name, key, value, people and occurrences of that time, among the events that carry the key; the key '' counts them all."""
-    columns = [exp.column("name"), exp.column("profile_no")]
-    values = [exp.alias_(call("json_extract_string", exp.column("properties"), exp.Literal.string(f"$.{key}")), key) for key in CARRIED]  # fmt: skip
-    each = exp.select(*columns, *values).from_(_rows(sources, "name", "time_us", "properties"))
+    paths = exp.Array(expressions=[exp.Literal.string(f"$.{key}") for key in CARRIED])
+    carried = call("json_extract_string", exp.column("properties"), paths)  # all at once: the text is read once
+    each = exp.select("name", "profile_no", exp.alias_(carried, "carried"))
+    each = each.from_(_rows(sources, "name", "time_us", "properties"))
     each = each.where("time_us > $after AND time_us <= $until", dialect=DIALECT)
     # One pass over the events; what comes after is as short as there are people.
-    kept = exp.select("name", "profile_no", *CARRIED, "count(*) AS occurrences", dialect=DIALECT)
+    values = [
+        exp.alias_(call("list_extract", exp.column("carried"), exp.Literal.number(at)), key)
+        for at, key in enumerate(CARRIED, 1)
+    ]
+    kept = exp.select("name", "profile_no", *values, "count(*) AS occurrences", dialect=DIALECT)
     kept = kept.from_(each.subquery("each")).group_by("name", "profile_no", *CARRIED)
     parts = [
         exp.select("name", f"'{key}' AS key", f"{key or repr(key)} AS value", dialect=DIALECT)
