@@ -18,9 +18,11 @@ from audiences.segments.leaves import Statement
 from audiences.services import previews, refreshes, versions
 from audiences.services.previews import LATE, NEWER
 from tests import filled
-from tests.audiences.people_in import identify, number, track
+from tests.audiences.people_in import identify, number, track, until_counted
 
 pytestmark = pytest.mark.django_db
+# Where data changes between two counts: what one transaction writes is one moment to PostgreSQL.
+committed = pytest.mark.django_db(transaction=True)
 CART = {"event": "add_to_cart", "count": {"at_least": 1}, "within": "24h"}
 NO_PURCHASE = {"event": "purchase", "count": {"exactly": 0}, "within": "3d"}
 GERMAN = {"attribute": "country", "op": "is", "value": "DE"}
@@ -82,10 +84,12 @@ def statements(monkeypatch):
     return asked, hooks
 
 
+@committed
 def test_the_size_is_exact_and_stands_beside_the_live_version_counted_on_the_same_data(world):
     track("bob", "add_to_cart")
     identify("cem", email="cem@shop.example", country="DE")
     track("cem", "add_to_cart")  # since the last count, whose one member is ann
+    until_counted()
     found = answer(world, {"all": [CART, {"not": {"event": "page_view", "count": {"at_least": 1}}}]})
     assert (found.people, found.of) == (3, 3)
     assert (found.change.number, found.change.people, found.change.plus, found.change.minus) == (1, 2, 1, 0)
@@ -126,9 +130,11 @@ def test_where_nobody_is_in_it_the_rule_that_matches_nobody_is_named_or_that_the
     assert "Nobody is in it, though each rule has people" in shown(client.post(url(world)))
 
 
+@committed
 def test_reach_counts_who_carries_each_identifier_now_and_nobody_whose_identifier_was_replaced(world):
     identify("dan", email="dan@shop.example")
     identify("dan", email="")
+    until_counted()
     found = answer(world, {"not": {"attribute": "tier", "op": "is", "value": "lead"}})
     people = found.people
     assert people == 3
@@ -170,6 +176,7 @@ def test_overlap_names_the_counted_audiences_that_share_most_with_it_and_never_i
     assert [(one.key, one.people, one.share) for one in found] == [("carts", 2, 1.0), ("meta_buyers_7d", 1, 0.5)]
 
 
+@committed
 def test_the_data_stays_the_same_until_it_is_recounted(world, client):
     draft(world, CART)
     first = htmx(client, url(world))
@@ -177,6 +184,7 @@ def test_the_data_stays_the_same_until_it_is_recounted(world, client):
     pin = Preview.objects.get().pin
     track("new", "add_to_cart")
     identify("new", email="new@shop.example")
+    until_counted()
     assert "Finds 2 of 2 people" in shown(htmx(client, url(world)))
     assert Preview.objects.get().pin == pin
     asked = Preview.objects.get().asked
@@ -187,11 +195,13 @@ def test_the_data_stays_the_same_until_it_is_recounted(world, client):
     assert "Finds 3 of 3 people" in shown(htmx(client, url(world)))
 
 
+@committed
 def test_each_person_has_data_of_their_own(world, client):
     draft(world, CART)
     client.post(url(world))
     track("new", "add_to_cart")
     identify("new", email="new@shop.example")
+    until_counted()
     assert "Finds 3 of 3 people" in shown(signed_in(world, "admin").post(url(world)))
     assert "Finds 2 of 2 people" in shown(client.post(url(world)))
 
@@ -357,12 +367,14 @@ def test_an_audience_in_a_rule_is_counted_by_its_own_rule(world):
     assert [part.people for part in found.parts] == [1, 2, 1]
 
 
+@committed
 def test_an_empty_store_says_so_instead_of_nobody(client, world):
     draft(world, CART)
     Profile.objects.update(state=Profile.State.ERASED)
     ProfileChange.objects.bulk_create(
         ProfileChange(profile_no=pk) for pk in Profile.objects.values_list("pk", flat=True)
     )
+    until_counted()
     words = shown(client.post(url(world)))
     assert "No people yet" in words
     assert "Finds 0" not in words
