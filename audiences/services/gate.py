@@ -47,7 +47,12 @@ def why(audience: Audience, figures: Figures | None) -> str:
     limit = limit_percent()
     if figures.share is None or figures.share * 100 <= limit:
         return ""
-    return f"It moves {figures.share:.0%} of the people in it; above {limit}% a second person looks at it first."
+    enters, leaves = figures.enters or 0, figures.leaves or 0
+    moved = f"{enters:,} enter" if enters >= leaves else f"{leaves:,} leave"
+    part = (
+        f"{figures.share:.0%} of the {figures.before:,} people in it" if figures.before else "where there is nobody now"
+    )
+    return f"{moved}: {part}. Above {limit}% a second person looks at it first."
 
 
 def limit_percent() -> int:

@@ -143,15 +143,17 @@ def test_a_change_is_shown_with_before_and_after_and_publishes_a_version(apply):
     apply()
 
     printed = apply(
-        FILE.replace("within: 14d", "within: 7d").replace("cadence: 5m", "cadence: 10m").replace("opt_out", "opt_in")
+        FILE.replace('"within": "3d"', '"within": "7d"')
+        .replace("cadence: 5m", "cadence: 10m")
+        .replace("opt_out", "opt_in")
     )
 
-    assert "~ audience cart_24h\n    cadence_seconds: 300 → 600\n" in printed.out
+    assert "~ audience cart_24h\n    cadence_seconds: 300 → 600\n    rule: v1: " in printed.out
     assert "~ setting workspace\n    consent_policy: opt_out, DE opt_in → opt_in, DE opt_in\n" in printed.out
     changed = next(line for line in printed.out.splitlines() if line.startswith("    rule: v1: "))
-    assert "14 days" in changed.split(" → ")[0]
+    assert "3 days" in changed.split(" → ")[0]
     assert "7 days" in changed.split(" → ")[1]
-    versions = SegmentVersion.objects.filter(audience__key="bought_14d").order_by("number")
+    versions = SegmentVersion.objects.filter(audience__key="cart_24h").order_by("number")
     assert [(row.number, row.state) for row in versions] == [(1, "retired"), (2, "published")]
 
 
@@ -553,6 +555,35 @@ def test_a_rule_of_an_audience_in_test_is_left_in_review_and_the_command_says_so
         assert stopped.value.returncode == 3
 
     assert [(row.number, row.state) for row in cart.versions.order_by("number")] == [(1, "published"), (2, "in_review")]
+
+
+def test_a_change_that_needs_a_second_person_is_left_in_review_and_the_command_says_so(apply):
+    apply()
+    changed = FILE.replace("within: 14d", "within: 7d")
+
+    for _ in range(2):  # applied again, it is the same version that waits
+        with pytest.raises(
+            CommandError, match=r"bought_14d stays as it was\. v2 is left in review: .*/review/"
+        ) as stopped:
+            apply(changed)
+        assert stopped.value.returncode == 3
+    states = SegmentVersion.objects.filter(audience__key="bought_14d").order_by("number")
+    assert [(row.number, row.state) for row in states] == [(1, "published"), (2, "in_review")]
+
+    said = "    removal_limit_percent: 100\n    override: {by: operator@example.com, reason: agreed by phone%s}\n"
+    spent = changed.replace("    removal_limit_percent: 100\n", said % ", until: 2020-01-01")
+    with pytest.raises(CommandError, match="left in review"):
+        apply(spent)
+    apply(changed.replace("    removal_limit_percent: 100\n", said % ""))
+    assert [(row.number, row.state) for row in states.all()] == [(1, "retired"), (2, "published")]
+    assert AuditEntry.objects.get(verb="audience.review_skipped").reason == "agreed by phone (operator@example.com)"
+
+
+def test_the_share_from_which_on_a_second_person_is_asked_may_stand_in_the_file(apply):
+    apply("settings: {review_above_percent: 35}")
+    assert Workspace.objects.get().review_above_percent == 35
+    with pytest.raises(CommandError, match="review_above_percent: must be a whole number from 0 to 1000"):
+        apply("settings: {review_above_percent: lots}")
 
 
 DOUBTFUL = """
