@@ -5,6 +5,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from audiences.views import (
     activity,
     details,
+    editor,
     imports,
     jobs,
     locks,
@@ -47,6 +48,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("overlap/<slug:a>/<slug:b>/exclude/", overlap.exclude, name="exclude"),
     path("overlap/<slug:a>/<slug:b>/undo/", overlap.take_back, name="take-back-exclusion"),
     path("audiences/<slug:key>/preview/", preview.preview_page, name="preview"),
+    path("audiences/<slug:key>/edit/", editor.editor, name="edit"),
     path("audiences/<slug:key>/versions/", versions.versions_page, name="versions"),
     path("audiences/<slug:key>/versions/<int:number>/", versions.version, name="version"),
     path("audiences/<slug:key>/versions/<int:number>/roll-back/", versions.roll_back, name="roll-back"),

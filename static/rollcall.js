@@ -212,3 +212,25 @@ document.addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey) open(href, "_blank", "noopener");
   else location.assign(href);
 });
+
+// The rule builder: what was typed while the answer to an earlier change was under way is put back, and saved in its turn.
+(() => {
+  let sent = {};
+  let kept = null;
+  const field = () => (document.activeElement?.closest("#editor") && document.activeElement.id ? document.activeElement : null);
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.detail.elt.id === "editor") sent = Object.fromEntries(new FormData(event.detail.elt));
+  });
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const now = event.target.id === "editor" ? field() : null;
+    kept = now && now.name in sent && now.value !== sent[now.name] ? [now.id, now.value] : null;
+  });
+  document.addEventListener("htmx:afterSwap", (event) => {
+    const again = kept && event.target.id === "editor" ? document.getElementById(kept[0]) : null;
+    if (!again) return;
+    again.value = kept[1];
+    kept = null;
+    again.focus();
+    again.addEventListener("blur", () => again.dispatchEvent(new Event("change", { bubbles: true })), { once: true });
+  });
+})();

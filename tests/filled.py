@@ -285,6 +285,8 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         "/audiences/?only=retargeting&destination=meta_main": everybody,
         f"/audiences/{cart}/": everybody,
         f"/audiences/{world.draft.key}/": everybody,
+        f"/audiences/{cart}/edit/": ("admin", "marketer"),
+        f"/audiences/{world.draft.key}/edit/": ("admin", "marketer"),
         f"/audiences/{cart}/versions/": everybody,
         f"/audiences/{cart}/versions/1/": everybody,
         f"/audiences/{world.draft.key}/versions/": everybody,

@@ -21,7 +21,7 @@ from audiences.segments.outline_items import (
     shown,
     walk,
 )
-from audiences.segments.outline_reading import place_of, tree_of
+from audiences.segments.outline_reading import field_of, place_of, tree_of
 from audiences.segments.tree import (
     All,
     Any,
@@ -47,7 +47,19 @@ from audiences.segments.tree import (
 from audiences.segments.tree import Sequence as Steps
 from audiences.segments.values import plain
 
-__all__ = ["Item", "Problem", "edited", "empty", "form_of", "of_post", "of_tree", "place_of", "tree_of", "walk"]
+__all__ = [
+    "Item",
+    "Problem",
+    "edited",
+    "empty",
+    "field_of",
+    "form_of",
+    "of_post",
+    "of_tree",
+    "place_of",
+    "tree_of",
+    "walk",
+]
 
 _UNITS = {"d": DAY, "h": HOUR, "m": MINUTE}
 

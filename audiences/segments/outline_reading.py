@@ -26,6 +26,15 @@ def tree_of(outline: Item) -> tuple[Node | None, tuple[Problem, ...]]:
         return None, (Problem(place_of(outline, refused.path), refused.words),)
 
 
+def field_of(outline: Item, path: str) -> str:
+    """The field that a path of the rule as JSON means: `all[1].event` may be `rule-1.event`."""
+    place = place_of(outline, path)
+    item = outline
+    for index in place.split("-")[1:]:
+        item = item["items"][int(index)]
+    return place if is_group(item) else f"{place}.{_field(item, path)}"
+
+
 def place_of(outline: Item, path: str) -> str:
     """The item at, or nearest above, a path of the rule as JSON: `all[1].not` may be `rule-1`."""
     item, at = outline, ROOT

@@ -1,0 +1,145 @@
+"""In a real browser: a nested rule is built with the keyboard alone, undone, met by somebody else's; and all of it without scripts."""
+
+import pytest
+from playwright.sync_api import expect
+
+from audiences.segments import grammar
+from audiences.services import drafts, versions
+from tests import filled
+from tests.browser.test_pages import problems
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+def press(page, name, value=""):
+    """Go with Tab from where the focus is to the button of this name, and press Enter."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        here = page.evaluate(
+            "[document.activeElement.tagName, document.activeElement.textContent.trim(), document.activeElement.value || '']"
+        )
+        if here[0] == "BUTTON" and here[1] == name and here[2].startswith(value):
+            page.keyboard.press("Enter")
+            return
+    raise AssertionError(f"Tab does not lead to {name}")
+
+
+def focus(page, field):
+    expect(page.locator(f'[id="{field}"]')).to_be_focused()
+
+
+def test_a_nested_rule_is_built_with_the_keyboard_alone(world, open_as):
+    world.draft.versions.all().delete()
+    page = open_as("marketer")
+    page.goto(f"/audiences/{world.draft.key}/edit/")
+    page.locator('[id="rule-0.event"]').focus()
+    page.keyboard.type("add_to_cart")
+    for _ in range(4):
+        page.keyboard.press("Tab")
+    page.keyboard.type("24")
+    press(page, "Group", "add-group:rule")
+    focus(page, "rule-1-0.event")
+    page.keyboard.type("purchase")
+    press(page, "Rule", "add-rule:rule-1")
+    focus(page, "rule-1-1.event")
+    page.keyboard.type("product_viewed")
+    press(page, "Exclude people who…")
+    focus(page, "rule-2-0.event")
+    page.keyboard.type("purchase")
+    for _ in range(4):
+        page.keyboard.press("Tab")
+    page.keyboard.type("3")
+    page.keyboard.press("Tab")
+    expect(page.locator("#editor")).to_contain_text("2 fields are still open")
+    for field in ("rule-1-0.last", "rule-1-1.last"):
+        page.locator(f'[id="{field}"]').focus()
+        page.keyboard.type("7")
+        page.keyboard.press("Tab")
+    page.wait_for_timeout(600)
+    tree = grammar.loads(world.draft.versions.get().segment)
+    week = {"within": "7d"}
+    assert tree == grammar.parse(
+        {
+            "all": [
+                {"event": "add_to_cart", "within": "24d"},
+                {"any": [{"event": "purchase", **week}, {"event": "product_viewed", **week}]},
+                {"not": {"any": [{"event": "purchase", "within": "3d"}]}},
+            ]
+        }
+    )
+    assert problems(page) == []
+    assert page.complaints == []
+
+
+def test_undo_redo_and_what_is_typed_meanwhile(world, open_as):
+    page = open_as("marketer")
+    page.goto(f"/audiences/{world.cart.key}/edit/")
+    page.get_by_role("button", name="Remove this rule").first.click()
+    expect(page.locator(".editor-said")).not_to_contain_text("add_to_cart")
+    focus(page, "rule-0.event")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".editor-said")).to_contain_text("add_to_cart")
+    page.get_by_role("button", name="Redo").click()
+    expect(page.locator(".editor-said")).not_to_contain_text("add_to_cart")
+    page.route("**/edit/", lambda route: (page.wait_for_timeout(300), route.continue_()))
+    page.locator('[id="rule-0.last"]').fill("8")
+    page.locator('[id="rule-0.last"]').press("Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    page.locator('[id="rule-0.event"]').fill("add_to_cart")
+    page.wait_for_timeout(900)
+    assert page.locator('[id="rule-0.event"]').input_value() == "add_to_cart"
+    page.keyboard.press("Tab")
+    expect(page.locator(".editor-said")).to_contain_text("did not do “add_to_cart” in the last 8 days")
+    assert page.complaints == []
+
+
+def test_who_edits_an_older_draft_sees_both_and_chooses(world, open_as):
+    page = open_as("marketer")
+    page.goto(f"/audiences/{world.cart.key}/edit/")
+    now = drafts.current(world.cart)
+    longer = {**now.outline, "items": [{**now.outline["items"][0], "last": "9"}, *now.outline["items"][1:]]}
+    drafts.save(actor=world.users["admin"], audience=world.cart, edited=longer, number=0, revision=0)
+    page.locator('[id="rule-0.last"]').fill("36")
+    page.locator('[id="rule-0.last"]').press("Tab")
+    expect(page.get_by_role("heading", name="Yours")).to_be_visible()
+    expect(page.locator("#main")).to_contain_text("in the last 9 hours")
+    assert problems(page) == []
+    page.get_by_role("button", name="Go on with yours").click()
+    expect(page.locator(".editor-said")).to_contain_text("in the last 36 hours")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".editor-said")).to_contain_text("in the last 9 hours")
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_all_of_it_goes_without_scripts(world, open_as, width):
+    page = open_as("marketer", width=width, java_script_enabled=False)
+    page.goto(f"/audiences/{world.cart.key}/edit/")
+    page.get_by_role("button", name="Exclude people who…").click()
+    page.locator('[id="rule-2-0.kind"]').select_option("audience")
+    page.get_by_role("button", name="Save draft").click()
+    page.locator('[id="rule-2-0.key"]').fill(world.buyers.key)
+    page.get_by_role("button", name="Save draft").click()
+    expect(page.locator(".editor-said")).to_contain_text(f"“{world.buyers.key}”")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".editor-said")).to_contain_text("1 field is still open")
+    draft = world.cart.versions.get(number=2)
+    assert draft.outline["items"][2]["items"][0]["key"] == ""
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+def test_nothing_on_it_is_hard_to_use(world, open_as, theme, width):
+    rule = {
+        "any": [
+            filled.CART,
+            {"not": {"any": [{"list": "staff"}]}},
+            {"sequence": [{"event": "add_to_cart"}, {"event": "purchase"}]},
+        ]
+    }
+    versions.save_draft(actor=world.users["marketer"], audience=world.cart, segment=rule)
+    page = open_as("marketer", width=width, color_scheme=theme)
+    page.goto(f"/audiences/{world.cart.key}/edit/")
+    assert problems(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
