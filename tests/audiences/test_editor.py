@@ -221,6 +221,20 @@ def test_what_is_wrong_is_said_at_its_field(world, client, changes, field, words
     assert Form(page).fields[field] == fields[field]
 
 
+def test_what_is_doubtful_is_said_at_its_rule_and_put_right_by_one_press(world, client):
+    answer = press(client, world.cart, "paste", json='{"event": "add_to_cart"}')
+    fixes = [value for value in Form(answer.content.decode()).buttons if value.startswith("fix:no-time-window:")]
+    assert len(fixes) == 1
+    press(client, world.cart, fixes[0])
+    assert form_at(client, world.cart)["rule-0.window"] == "last"
+
+
+def test_fields_offer_what_has_been_seen_and_when(world, client):
+    page = client.get(address(world.cart)).content.decode()
+    events = page.split('<datalist id="events">')[1].split("</datalist>")[0]
+    assert '<option value="add_to_cart">' in events and "in 7 days, seen" in events
+
+
 def test_hostile_names_are_text(world, client):
     evil = '"><img src=x onerror=alert(1)>'
     answer = press(client, world.cart, "save", **{"rule-0.event": evil})
