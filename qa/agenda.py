@@ -180,7 +180,7 @@ def _versions(user: User) -> Iterable[Item]:
             sentence = f"Version {row.number} waits for the end of a test and goes live on {day:%A} {day.day} {day:%B}."
         else:
             url = f"{reverse('qa:review', args=[row.audience.key])}?version={row.number}"
-            sentence = f"Version {row.number} changes so much that a second person looks at it first."
+            sentence = f"Version {row.number} is in review: a second person looks at it before it goes live."
         yield Item(
             "accent",
             "clock",
