@@ -9,7 +9,7 @@ from django.test import Client
 
 from audiences.models import DraftStep, SegmentVersion
 from audiences.segments import grammar, outline
-from audiences.services import drafts, versions
+from audiences.services import audiences, drafts, versions
 from audiences.services.audiences import AudienceRefused
 from tests import filled
 
@@ -179,6 +179,18 @@ def test_two_editors_meet_and_neither_loses_anything(world, client):
     assert answer.status_code == 409
     assert "in the last 36 hours" in page and "in the last 9 days" in page
     kept = Form(page).fields
+    client.post(address(world.cart), {**kept, "do": "undo"})
+    assert "in the last 9 days" in world.cart.versions.get(number=2).sentence
+    press(client, world.cart, "redo")
+    assert "in the last 36 hours" in world.cart.versions.get(number=2).sentence
+
+
+def test_who_goes_on_with_their_own_has_the_others_by_undo(world, client):
+    mine = form_at(client, world.cart) | {"rule-0.last": "36"}
+    other = Client()
+    other.force_login(world.users["admin"])
+    press(other, world.cart, "save", **{"rule-1.last": "9"})
+    kept = Form(client.post(address(world.cart), {**mine, "do": "save"}).content.decode()).fields
     client.post(address(world.cart), {**kept, "do": "keep"})
     draft = world.cart.versions.get(number=2)
     assert "in the last 36 hours" in draft.sentence
@@ -283,6 +295,28 @@ def test_archived_audiences_and_other_roles_have_no_editor(world, client):
     buyer.force_login(world.users["buyer"])
     assert buyer.get(address(world.cart)).status_code == 403
     assert client.get("/audiences/nowhere/edit/").status_code == 404
+    fields = form_at(client, world.draft)
+    audiences.archive(actor=world.users["admin"], audience=world.draft, reason="Over")
+    assert client.get(address(world.draft)).status_code == 302
+    assert client.post(address(world.draft), {**fields, "do": "add-rule:rule"}).status_code == 302
+    assert not DraftStep.objects.exists()
+
+
+def test_a_draft_that_was_thrown_away_meanwhile_is_a_conflict_too(world, client):
+    press(client, world.cart, "save", **{"rule-0.last": "36"})
+    mine = form_at(client, world.cart) | {"rule-0.last": "48"}
+    versions.discard(actor=world.users["admin"], version=world.cart.versions.get(number=2))
+    answer = client.post(address(world.cart), {**mine, "do": "save"})
+    assert answer.status_code == 409 and "thrown away" in answer.content.decode()
+    client.post(address(world.cart), {**Form(answer.content.decode()).fields, "do": "keep"})
+    assert "in the last 2 days" in world.cart.versions.get(state="draft").sentence
+
+
+def test_a_whole_rule_goes_on_to_its_review(world, client):
+    fields = form_at(client, world.cart) | {"rule-0.last": "36"}
+    answer = client.post(address(world.cart), {**fields, "do": "review"})
+    assert (answer.status_code, answer.url) == (302, f"/audiences/{world.cart.key}/review/")
+    assert "in the last 36 hours" in world.cart.versions.get(number=2).sentence
 
 
 def test_a_thousand_rules_are_shown_and_edited(world, client):
