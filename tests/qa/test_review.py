@@ -14,7 +14,7 @@ from audiences import impact
 from audiences.impact import Figures
 from audiences.models import Audience, AuditEntry, Membership, Refresh, Review, SegmentVersion, User, Workspace, frozen
 from audiences.services import exclusions, gate, locks, refreshes, reviews, versions
-from qa import pairs
+from qa import drafting, pairs
 from tests.audiences.people_in import identify, track
 from tests.filled import PASSWORD, Filled, audience, fill
 
@@ -396,6 +396,29 @@ def test_no_way_of_publishing_goes_round_it(world: Filled, carts: Audience, sign
     assert done.in_review
     now = live(carts)
     assert now is not None and now.number == 2
+
+
+def test_a_rule_from_the_set_up_and_a_way_back_are_left_in_review_too(world: Filled, carts: Audience) -> None:
+    marketer = world.users["marketer"]
+    same = versions.parse(SAME)
+    for tree, number, seen in ((same, 2, 1), (versions.parse(FEWER), 2, 2)):
+        made = drafting.publish(
+            actor=marketer,
+            audience=Audience.objects.get(pk=carts.pk),
+            tree=tree,
+            key="",
+            purpose="retargeting",
+            seen=seen,
+            reason="From the set-up",
+        )
+        assert made.live_version is not None and made.live_version.number == number
+    waiting = carts.versions.get(state="in_review")
+    versions.publish(actor=None, version=waiting, reason="for the test", override="for the test")
+    refreshes.refresh([carts], cause=Refresh.Cause.PUBLISH)
+    back = versions.go_back(actor=marketer, version=carts.versions.get(number=1), reason="It was better")
+    assert back.state == "in_review", (
+        "what was live before the last version may come back; what was before that is a change"
+    )
 
 
 def test_approvers_find_it_on_their_home_page_and_the_author_sees_that_it_waits(
