@@ -18,7 +18,7 @@ from qa import drafting, pairs
 from tests.audiences.people_in import identify, track
 from tests.filled import PASSWORD, Filled, audience, fill
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)  # a count takes in what is committed
 
 CARTS: dict[str, Any] = {"event": "add_to_cart", "count": {"at_least": 1}, "within": "24h"}
 FEWER: dict[str, Any] = {"all": [CARTS, {"attribute": "country", "op": "is", "value": "DE"}]}
