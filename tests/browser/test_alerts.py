@@ -38,7 +38,7 @@ def sound(page):
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
 def test_from_the_mail_to_the_alert_to_taking_it_up_and_back(shop, open_as, width, scheme):
-    page = open_as("marketer", width=width, color_scheme=scheme)
+    page = open_as("marketer", width=width, color_scheme=scheme, reduced_motion="reduce")  # a notice stands still
     page.goto("/mail/")
     expect(page.get_by_text("Mail goes to files until EMAIL_URL is set.")).to_be_visible()
     sound(page)
