@@ -80,7 +80,7 @@ def test_everything_killed_in_the_middle_of_a_sync_ends_as_intended(deployment):
     deployment.kill_everything()
     for _ in range(2):
         deployment.up(command="demo", wait=60)
-        assert httpx.get(f"{deployment.url}/sign-in/").status_code == 200
+        assert httpx.get(f"{deployment.url}/sign-in/", timeout=60).status_code == 200
         time.sleep(dice.uniform(2, 12))
         deployment.kill_everything()
     deployment.up(command="demo", wait=60)
