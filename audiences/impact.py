@@ -8,10 +8,9 @@ from django.core import signing
 from pyroaring import BitMap
 
 from audiences import bitmaps, clock, masking, standings, vocabulary
-from audiences.models import Audience, Identity, Membership, Profile, ProfileKey
-from audiences.people import engines
+from audiences.models import Audience, Identity, Membership
 from audiences.people.engines.base import UnreadableLake
-from audiences.segments import evaluate, grammar
+from audiences.segments import grammar
 from audiences.segments.tree import Node
 from audiences.services import refreshes
 
@@ -106,15 +105,14 @@ class OverlapChange:
 def measure(audience: Audience, tree: Node) -> Impact:
     """Count this rule as if it were the audience's. Raises Unmeasured."""
     try:
-        resolved = grammar.resolve(tree, {**vocabulary.live_rules(), audience.key: tree})
+        resolved = vocabulary.resolved(tree, audience.key)
     except grammar.Refused as refused:
         raise Unmeasured(f"It cannot be counted: {refused}.") from None
     if problems := vocabulary.known().problems(resolved, also=[audience.key]):
         raise Unmeasured(f"It cannot be counted: {problems[0]}.")
     with refreshes.pinned(clock.now_us()) as pin:
         try:
-            lists = refreshes.lists_of([resolved])
-            members = evaluate.compute({"": resolved}, pin, engines.current(), lists)[""].members
+            members = refreshes.members_of(resolved, pin)
         except UnreadableLake:
             raise Unmeasured("Files of the event history could not be read just now. Try again.") from None
     packed = Membership.objects.filter(audience=audience).values_list("members", flat=True).first()
@@ -147,18 +145,11 @@ def overlaps(audience: Audience, impact: Impact, *, most: int = 5) -> list[Overl
 def some_of(people: BitMap, *, most: int = 5) -> list[Someone]:
     """A few of them, from all over the set, masked. Three queries."""
     numbers = list(_spread(people, most))
-    profiles = {row.profile_no: row for row in Profile.objects.filter(profile_no__in=numbers)}
-    keys: dict[int, list[ProfileKey]] = {}
-    for key in ProfileKey.objects.filter(profile_no__in=numbers).order_by("pk"):
-        keys.setdefault(key.profile_no, []).append(key)
+    titles = standings.titles(numbers)
     known = {
         row.profile_no: row for row in Identity.objects.filter(profile_no__in=numbers, replaced_at=None, erased_at=None)
     }
-    return [
-        Someone(number, standings.masked_title(profiles[number], keys.get(number, [])), _known_by(known.get(number)))
-        for number in numbers
-        if number in profiles
-    ]
+    return [Someone(number, titles[number], _known_by(known.get(number))) for number in numbers if number in titles]
 
 
 def seal(sha256: str, live: int | None, figures: Figures | None) -> str:

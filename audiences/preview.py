@@ -15,7 +15,7 @@ from django.db.models import Max
 from pyroaring import BitMap
 
 from audiences import bitmaps, jobs, standings, vocabulary
-from audiences.models import Audience, Identity, Membership, Profile, ProfileKey
+from audiences.models import Audience, Identity, Membership, Profile
 from audiences.people import bulk, engines
 from audiences.people.engines.base import Stop, Stopped, UnreadableLake
 from audiences.people.engines.cache import Cache
@@ -26,7 +26,6 @@ from audiences.segments.tree import (
     All,
     Any,
     Bucket,
-    InAudience,
     InCustomerioSegment,
     InList,
     Leaf,
@@ -47,6 +46,7 @@ PATIENCE = 4.0  # seconds that a request waits before it is counted in the backg
 SAMPLE, OVERLAPS, PARTS = 5, 5, 60
 DEEPEST = 3  # steps of indenting
 CARRIED = {"email": "E-mail", "phone": "Phone", "external_id": "Own id"}
+SHOWN = ("E-mail", "Phone", "Country")  # of whom it shows
 LET_GO = "Nobody has looked for half an hour, so the data it was counted on has been let go. Press Recount."
 UNREADABLE = "Files of the event history could not be read. Press Recount to try with the data as it is now."
 BROKEN_OFF = "The count broke off; the log has the details. Press Recount to try again."
@@ -192,25 +192,16 @@ def words_of(error: Exception) -> str:
 
 def _trees(audience: Audience, tree: Node) -> tuple[dict[str, Node], str]:
     """What is counted, references resolved; and why the live rule is not among it. Raises grammar.Refused where the draft cannot be."""
-    live = audience.live_version
-    before = vocabulary.rule(live.segment) if live else None
-    referring = [one for one in (tree, before) if one is not None and _refers(one)]
-    rules = vocabulary.live_rules() if referring else {}
-    trees = {"draft": grammar.resolve(tree, {**rules, audience.key: tree} if referring else rules)}
-    if before is None:
+    trees = {"draft": vocabulary.resolved(tree, audience.key)}
+    if audience.live_version is None:
         return trees, ""
-    names = vocabulary.known()
     try:
-        resolved = grammar.resolve(before, rules)
+        live = vocabulary.resolved(vocabulary.rule(audience.live_version.segment))
     except grammar.Refused as refused:
         return trees, str(refused)
-    if problems := names.problems(resolved):
+    if problems := vocabulary.known().problems(live):
         return trees, "; ".join(map(str, problems))
-    return {**trees, "live": resolved}, ""
-
-
-def _refers(tree: Node) -> bool:
-    return any(isinstance(leaf, InAudience) for _, leaf in leaves(tree))
+    return {**trees, "live": live}, ""
 
 
 def _count(question: Question, trees: Mapping[str, Node], stop: Stop) -> Counted:
@@ -332,19 +323,15 @@ def _sample(members: BitMap, pin: Pinned) -> Iterator[Someone]:
     """A few of them, the same ones until the rule or the data changes. Who has been removed since is left out."""
     drawn = random.Random(f"{pin.as_of_us}:{len(members)}").sample(range(len(members)), min(2 * SAMPLE, len(members)))  # noqa: S311
     numbers = [members[place] for place in drawn]
-    rows = Profile.objects.filter(pk__in=numbers, state=Profile.State.LIVE).in_bulk()
-    shown = [rows[number] for number in numbers if number in rows][:SAMPLE]
-    keys: dict[int, list[ProfileKey]] = {profile.pk: [] for profile in shown}
-    for key in ProfileKey.objects.filter(profile_no__in=keys).order_by("kind", "value"):
-        keys[key.profile_no].append(key)
-    identities = Identity.objects.in_bulk([profile.identity_no for profile in shown if profile.identity_no])
-    for profile in shown:
-        identity = identities.get(profile.identity_no or 0)
-        facts = [fact.value for fact in standings.identifiers(identity, whole=False) if fact.label in _SHOWN]
-        yield Someone(profile.pk, standings.masked_title(profile, keys[profile.pk]), tuple(facts))
-
-
-_SHOWN = ("E-mail", "Phone", "Country")
+    rows = Profile.objects.filter(pk__in=numbers, state=Profile.State.LIVE).values_list("pk", "identity_no")
+    living = dict(rows)
+    shown = [number for number in numbers if number in living][:SAMPLE]
+    titles = standings.titles(shown)
+    identities = Identity.objects.in_bulk([living[number] for number in shown if living[number]])
+    for number in shown:
+        identity = identities.get(living[number] or 0)
+        facts = [fact.value for fact in standings.identifiers(identity, whole=False) if fact.label in SHOWN]
+        yield Someone(number, titles[number], tuple(facts))
 
 
 def _overlaps(audience: Audience, members: BitMap, stop: Stop) -> list[Overlap]:

@@ -1,6 +1,6 @@
 """What the pages about people read: one person masked or whole, and for each audience whether they are in, by which rules."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,15 @@ def masked_title(profile: Profile, keys: Sequence[ProfileKey]) -> str:
     """The same without the whole of an id, for pages that list people."""
     known = next((key.value for key in keys if key.kind == "id"), "")
     return f"Person {masking.identifier(known)}" if known else title(profile, keys)
+
+
+def titles(numbers: Iterable[int]) -> dict[int, str]:
+    """How pages that list people call each of these, masked; who does not exist is left out. Two queries."""
+    profiles = Profile.objects.in_bulk(list(numbers))
+    keys: dict[int, list[ProfileKey]] = {}
+    for key in ProfileKey.objects.filter(profile_no__in=profiles, kind=ProfileKey.Kind.ID).order_by("value"):
+        keys.setdefault(key.profile_no, []).append(key)
+    return {number: masked_title(profile, keys.get(number, ())) for number, profile in profiles.items()}
 
 
 def identifiers(identity: Identity | None, *, whole: bool) -> list[Fact]:

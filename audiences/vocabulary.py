@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from audiences.models import AttributeName, Audience, EventName, PersonList, PropertyName
 from audiences.segments import grammar
-from audiences.segments.tree import Node
+from audiences.segments.tree import InAudience, Node, leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,13 @@ def live_rules() -> dict[str, Node]:
     """The live rule of every audience that can be referred to, by key."""
     rows = Audience.objects.filter(archived_at=None, live_version__isnull=False)
     return {key: rule(text) for key, text in rows.values_list("key", "live_version__segment")}
+
+
+def resolved(tree: Node, key: str = "") -> Node:
+    """Its references to audiences inlined, as if it were the live rule of the audience `key` itself. Raises grammar.Refused."""
+    if not any(isinstance(leaf, InAudience) for _, leaf in leaves(tree)):
+        return tree
+    return grammar.resolve(tree, {**live_rules(), key: tree} if key else live_rules())
 
 
 def _unknown(path: str, kind: str, name: str, known: Iterable[str]) -> Problem:

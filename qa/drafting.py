@@ -9,7 +9,7 @@ from audiences import clock, vocabulary
 from audiences.models import Audience, User
 from audiences.people import engines
 from audiences.people.engines.base import UnreadableLake
-from audiences.segments import evaluate, exits, explain, grammar
+from audiences.segments import exits, explain, grammar
 from audiences.segments.recipes import Recipe
 from audiences.segments.tree import Node
 from audiences.services import audiences, gate, refreshes, versions
@@ -91,13 +91,11 @@ def count(
     tree: Node, audience: Audience | None, platform: Capabilities | None, identifiers: Sequence[str] = ()
 ) -> Found:
     """Whom it finds now, and who of them has these identifiers: exact, nothing is kept. The rule is sound."""
-    rules = vocabulary.live_rules()
-    resolved = grammar.resolve(tree, {**rules, audience.key: tree} if audience else rules)
-    engine = engines.current()
+    resolved = vocabulary.resolved(tree, audience.key if audience else "")
     with refreshes.pinned(clock.now_us()) as pin:
         try:
-            found = evaluate.compute({"it": resolved}, pin, engine, refreshes.lists_of([resolved]))["it"].members
-            of = len(engine.universe(pin))
+            found = refreshes.members_of(resolved, pin)
+            of = len(engines.current().universe(pin))
         except UnreadableLake:
             return Found(None, 0, pin.as_of_us, trouble="Files of the event history could not be read. Count again.")
     reach: tuple[Reach, ...] = ()

@@ -8,7 +8,7 @@ from django.db.models import Q, QuerySet
 from django.urls import reverse
 
 from audiences import access, standings
-from audiences.models import Audience, Profile, ProfileKey, User
+from audiences.models import Audience, User
 from audiences.people import biography
 from audiences.services import workspace
 from destinations.models import Destination, Mapping, Run
@@ -143,10 +143,8 @@ def _people(words: str) -> Iterable[Found]:
     number = biography.find(words[:254], settings.default_region if settings else "US")
     if number is None:
         return
-    profile = Profile.objects.get(pk=number)
-    keys = list(ProfileKey.objects.filter(profile_no=number, kind="id").order_by("value"))
     sub = "Which audiences they are in, and why"
-    yield Found(reverse("audiences:person", args=[number]), standings.masked_title(profile, keys), sub, "people")
+    yield Found(reverse("audiences:person", args=[number]), standings.titles([number])[number], sub, "people")
 
 
 def _pages(pages: Iterable[Page], parts: list[str], user: User) -> Iterable[Found]:

@@ -1,6 +1,5 @@
 """One audience as its page shows it: how it is, what it means, where it goes, who answers for it, what happened. Reads only, a fixed number of queries."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
@@ -9,10 +8,10 @@ from zoneinfo import ZoneInfo
 from django.urls import Resolver404, resolve
 from django.utils import timezone
 
-from audiences import access, charts, owners, queries
+from audiences import access, charts, owners, queries, vocabulary
 from audiences.models import Audience, AuditEntry, Job, Refresh, SegmentVersion, TestLock, User
 from audiences.queries import Health
-from audiences.segments import exits, grammar
+from audiences.segments import exits
 from audiences.services import locks
 from audiences.services import naming as naming_service
 from destinations import placements
@@ -163,7 +162,7 @@ def of(user: User, key: str, zone: ZoneInfo) -> Portrait | None:
     allowed = limits.of(audience)
     band = queries.band(row.days, allowed.size_share, allowed.usual_from.date() if allowed.usual_from else None)
     rule = queries.rule_as_json(audience)
-    tree = grammar.parse(json.loads(rule)) if rule else None
+    tree = vocabulary.rule(rule) if rule else None
     return Portrait(
         numbers=now,
         health=catalog.health(row, next(iter(open_now), None), [one.there.placement.trouble for one in now.connected]),

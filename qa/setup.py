@@ -379,11 +379,6 @@ def connected_for(*, actor: User, setup: SetUp, destination: Destination) -> Set
     return row
 
 
-def purposes_of(kind: str) -> tuple[str, ...]:
-    platform = queries.platform_of(kind)
-    return platform.purposes if platform else ()
-
-
 def _suits(purpose: str, kind: str) -> None:
     if purpose not in Audience.Purpose.values:
         raise refuse("Choose what it is for.", "purpose")

@@ -1,6 +1,5 @@
 """What the pages of spot checks read: an audience's checks with their results, and one check's people in words, ids masked."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from django.db.models import Prefetch
 
 from audiences import standings
-from audiences.models import Audience, Profile, ProfileKey
+from audiences.models import Audience
 from destinations import queries
 from qa import spot_check
 from qa.models import SpotCheck, SpotCheckPerson
@@ -75,27 +74,14 @@ def checks(audience: Audience) -> list[tuple[SpotCheck, Agreement]]:
 def of(check: SpotCheck) -> Portrait:
     """Three queries."""
     rows = list(check.people.order_by("pk"))
-    titles = _titles([row.profile_no for row in rows])
-    people = [_person(row, titles[row.profile_no]) for row in rows]
+    titles = standings.titles(row.profile_no for row in rows)
+    people = [_person(row, titles.get(row.profile_no, f"Person no. {row.profile_no}")) for row in rows]
     groups = [
         Group(label, words, tuple(person for person in people if person.row.group == group))
         for group, (label, words) in GROUPS.items()
     ]
     looked = sum(1 for row in rows if row.by_hand is not None)
     return Portrait(tuple(group for group in groups if group.people), spot_check.agreement(rows), looked)
-
-
-def _titles(numbers: Iterable[int]) -> dict[int, str]:
-    keys: dict[int, list[ProfileKey]] = {}
-    for key in ProfileKey.objects.filter(profile_no__in=numbers, kind=ProfileKey.Kind.ID).order_by("pk"):
-        keys.setdefault(key.profile_no, []).append(key)
-    profiles = Profile.objects.in_bulk(list(numbers))
-    return {
-        number: standings.masked_title(profiles[number], keys.get(number, ()))
-        if number in profiles
-        else f"Person no. {number}"
-        for number in numbers
-    }
 
 
 def _person(row: SpotCheckPerson, title: str) -> Person:

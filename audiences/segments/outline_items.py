@@ -36,11 +36,7 @@ USUAL = {
     "complete": "yes",
 }  # fmt: skip
 USUAL_OP = {"attribute": "is", "measure": "gte", "moment": "within_last"}
-DATES, SPANS, NUMBERS = (
-    ("before", "after"),
-    ("within_last", "not_within_last", "within_next"),
-    ("gt", "gte", "lt", "lte"),
-)
+DATES, SPANS = ("before", "after"), ("within_last", "not_within_last", "within_next")
 
 
 @dataclass(frozen=True, slots=True)

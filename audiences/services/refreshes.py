@@ -87,6 +87,11 @@ def compute_as_of(audiences: Sequence[Audience], as_of_us: int) -> dict[str, Com
         return evaluate.compute(rules.trees, pin, engines.current(), lists_of(rules.trees.values()))
 
 
+def members_of(tree: Node, pin: Pinned) -> BitMap:
+    """Whom one rule finds, its references resolved. Nothing is kept. Raises UnreadableLake."""
+    return evaluate.compute({"": tree}, pin, engines.current(), lists_of([tree]))[""].members
+
+
 @contextlib.contextmanager
 def pinned(as_of_us: int) -> Iterator[Pinned]:
     """What people and events are there now, held still until the block ends."""

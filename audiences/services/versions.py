@@ -19,7 +19,7 @@ from audiences.impact import Impact
 from audiences.models import Audience, Refresh, Review, SegmentVersion, User
 from audiences.people import lake
 from audiences.segments import explain, grammar
-from audiences.segments.tree import InAudience, Node, leaves
+from audiences.segments.tree import Node
 from audiences.services import gate, locks, naming, trail
 from audiences.services.audiences import AudienceRefused, held, needs_reason, not_archived
 from audiences.vocabulary import Problem
@@ -170,11 +170,10 @@ def parse(segment: Node | Mapping[str, Any]) -> Node:
 
 def problems_of(audience: Audience, tree: Node) -> tuple[Problem, ...]:
     """Why this rule cannot be the audience's live one: names that nobody knows here, or a circle of references. Empty: it can."""
-    problems = vocabulary.known().problems(tree, also=[audience.key])
-    if problems or not any(isinstance(leaf, InAudience) for _, leaf in leaves(tree)):
+    if problems := vocabulary.known().problems(tree, also=[audience.key]):
         return problems
     try:
-        grammar.resolve(tree, {**vocabulary.live_rules(), audience.key: tree})
+        vocabulary.resolved(tree, audience.key)
     except grammar.Refused as refused:
         return (Problem(refused.path, refused.words),)
     return ()

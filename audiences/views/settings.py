@@ -130,10 +130,5 @@ def _users(form: InviteForm) -> dict[str, Any]:
     }
 
 
-def _actor(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # @requires let nobody else in
-    return request.user
-
-
 def _status(form: Any) -> int:
     return 422 if form.is_bound and form.errors else 200

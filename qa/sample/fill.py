@@ -28,8 +28,8 @@ from audiences.models import (
     Workspace,
     frozen,
 )
-from audiences.people import engines, imports
-from audiences.segments import evaluate, grammar
+from audiences.people import imports
+from audiences.segments import grammar
 from audiences.services import refreshes, versions, workspace
 from destinations.models import ENDED, Destination, Mapping, Run
 from destinations.sandbox.control import Sandbox
@@ -280,7 +280,7 @@ def _usual(vip: Audience, then: int) -> float:
 
 def _reach(rule: dict[str, object], as_of_us: int) -> int:
     with refreshes.pinned(as_of_us) as pin:
-        return len(evaluate.compute({"it": grammar.parse(rule)}, pin, engines.current(), {})["it"].members)
+        return len(refreshes.members_of(grammar.parse(rule), pin))
 
 
 def _syncs(progress: Progress) -> None:
