@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth.hashers import make_password
+from django.test import Client
 from django.utils import timezone
 from pyroaring import BitMap
 
@@ -75,6 +76,13 @@ def audience(key: str, segment: dict[str, Any] | None, owner: User, purpose: str
         draft = versions.save_draft(actor=owner, audience=made, segment=segment)
         versions.publish(actor=owner, version=draft, reason="First version")
     return Audience.objects.get(pk=made.pk)
+
+
+def as_(people: "Filled | dict[str, User]", role: str) -> Client:
+    """A browser without scripts, signed in."""
+    client = Client()
+    client.force_login((people.users if isinstance(people, Filled) else people)[role])
+    return client
 
 
 def fill() -> Filled:

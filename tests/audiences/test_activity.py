@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 
 from audiences import activity
@@ -15,6 +14,7 @@ from audiences.models import AuditEntry, User, frozen
 from audiences.services import api_keys, audiences, lists, locks, naming, reviews, trail, users, versions, workspace
 from tests import filled
 from tests.audiences.people_in import identify
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 
@@ -22,12 +22,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def people():
     return filled.users()
-
-
-def as_(people, role):
-    client = Client()
-    client.force_login(people[role])
-    return client
 
 
 def text(response):

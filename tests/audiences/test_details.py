@@ -3,7 +3,6 @@
 from urllib.parse import quote
 
 import pytest
-from django.test import Client
 
 from audiences.models import Audience, AuditEntry
 from audiences.services import audiences, naming
@@ -11,6 +10,7 @@ from audiences.services.audiences import AudienceRefused
 from destinations.models import Mapping
 from destinations.services import archiving
 from tests import filled
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 
@@ -18,12 +18,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def world():
     return filled.fill()
-
-
-def as_(world, role):
-    client = Client()
-    client.force_login(world.users[role])
-    return client
 
 
 def text(response):

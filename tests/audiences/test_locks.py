@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 
 from audiences import jobs, waiting
@@ -12,6 +11,7 @@ from audiences.services import audiences, locks, versions
 from audiences.services.audiences import AudienceRefused
 from tests import filled
 from tests.audiences.people_in import identify, track
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 GERMAN = {"attribute": "country", "op": "is", "value": "DE"}
@@ -41,12 +41,6 @@ def lock(cart, by, days=7.0, note="two ad sets"):
 
 def draft(cart, by):
     return versions.save_draft(actor=by, audience=cart, segment=GERMAN)
-
-
-def as_(people, role):
-    client = Client()
-    client.force_login(people[role])
-    return client
 
 
 def text(response):

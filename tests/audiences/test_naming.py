@@ -16,6 +16,7 @@ from audiences.naming_forms import NameBuilder
 from audiences.services import naming as service
 from audiences.services import versions
 from tests import filled
+from tests.filled import as_
 
 CHANNELS = (Value("meta", "Meta", "meta"), Value("google", "Google Ads", "google"))
 PLAIN = naming.starter(CHANNELS)
@@ -347,12 +348,6 @@ def test_the_list_of_names_asks_the_same_number_of_questions_however_long_it_is(
 
 
 # --- The pages.
-
-
-def as_(world, role: str) -> Client:
-    client = Client()
-    client.force_login(world.users[role])
-    return client
 
 
 def text(response) -> str:

@@ -7,7 +7,6 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from hypothesis import given
@@ -19,6 +18,7 @@ from audiences.models import Audience, AuditEntry, Membership, Refresh, SegmentV
 from audiences.services import locks, refreshes, versions
 from tests import filled
 from tests.audiences.people_in import identify, track
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 COUNTED = pytest.mark.django_db(transaction=True)  # a count takes in what is committed
@@ -39,12 +39,6 @@ def views(world) -> Audience:
     made = filled.audience("meta_views_7d", VIEWED, world.users["marketer"])
     refreshes.refresh([made], cause=Refresh.Cause.MANUAL)
     return made
-
-
-def as_(world: filled.Filled, role: str) -> Client:
-    client = Client()
-    client.force_login(world.users[role])
-    return client
 
 
 def text(response) -> str:

@@ -1,7 +1,6 @@
 """Owners: who must be named before anybody publishes, who is mailed, what is mine, and what is handed over by somebody who goes."""
 
 import pytest
-from django.test import Client
 
 from audiences import owners
 from audiences.models import Audience, AuditEntry, User
@@ -9,6 +8,7 @@ from audiences.services import audiences, users, versions
 from audiences.services.audiences import AudienceRefused
 from tests import filled
 from tests.audiences.people_in import identify, track
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 GERMAN = {"attribute": "country", "op": "is", "value": "DE"}
@@ -25,12 +25,6 @@ def people():
 @pytest.fixture
 def cart(people):
     return filled.audience("cart", filled.CART, people["marketer"])
-
-
-def as_(people, role):
-    client = Client()
-    client.force_login(people[role])
-    return client
 
 
 def text(response):

@@ -27,6 +27,7 @@ from audiences.people import imports as files
 from audiences.services import users as user_service
 from tests import filled
 from tests.audiences.people_in import identify, number
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 
@@ -41,12 +42,6 @@ def _no_uploads_of_other_tests():
 def world() -> filled.Filled:
     cache.clear()
     return filled.fill()
-
-
-def as_(world: filled.Filled, role: str) -> Client:
-    client = Client()
-    client.force_login(world.users[role])
-    return client
 
 
 def text(response) -> str:

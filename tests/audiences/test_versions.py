@@ -6,7 +6,6 @@ import re
 import pytest
 from django.core.management import call_command
 from django.db import IntegrityError, connection, connections, transaction
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from audiences.models import Audience, AuditEntry, User, frozen
@@ -15,6 +14,7 @@ from audiences.services.audiences import AudienceRefused
 from qa import soundness
 from tests import filled
 from tests.audiences.people_in import identify, track
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 BOUGHT = {"event": "purchase", "count": {"at_least": 1}}
@@ -125,12 +125,6 @@ def people():
 def cart(people):
     track("anna", "add_to_cart")
     return filled.audience("cart", filled.CART, people["marketer"])
-
-
-def as_(people, role):
-    client = Client()
-    client.force_login(people[role])
-    return client
 
 
 def text(response):

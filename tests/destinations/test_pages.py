@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 from pyroaring import BitMap
 
@@ -14,6 +13,7 @@ from destinations.sandbox.control import Sandbox
 from destinations.services import runs
 from tests import filled
 from tests.destinations import scene
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 
@@ -21,12 +21,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def world() -> filled.Filled:
     return filled.fill()
-
-
-def as_(world: filled.Filled, role: str) -> Client:
-    client = Client()
-    client.force_login(world.users[role])
-    return client
 
 
 def text(response) -> str:

@@ -4,7 +4,6 @@ import re
 from datetime import timedelta
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 from pyroaring import BitMap
 
@@ -16,6 +15,7 @@ from destinations.services import mappings, runs
 from tests import filled
 from tests.audiences.people_in import identify, track
 from tests.destinations import scene
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 COUNTED = pytest.mark.django_db(transaction=True)  # a count takes in what is committed
@@ -43,12 +43,6 @@ def rehearsed(mapping: Mapping, **fields: object) -> Run:
         "sample_payload": '{"data": [["9f86d0…"]]}',
     }  # fmt: skip
     return Run.objects.create(mapping=mapping, trigger="person", rehearsal=True, **{**values, **fields})
-
-
-def as_(world: filled.Filled, role: str) -> Client:
-    client = Client()
-    client.force_login(world.users[role])
-    return client
 
 
 def text(response) -> str:

@@ -7,7 +7,6 @@ from datetime import date, datetime, timedelta
 import pytest
 from django.core.cache import cache
 from django.db import connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -18,6 +17,7 @@ from audiences.services import locks, versions
 from destinations.models import Account, Destination, Hold, Ledger, Mapping, Run
 from qa.models import Incident, Limits, Mail
 from tests import filled
+from tests.filled import as_
 from tests.qa.curves import grown
 
 pytestmark = pytest.mark.django_db
@@ -27,12 +27,6 @@ pytestmark = pytest.mark.django_db
 def world() -> filled.Filled:
     cache.clear()
     return filled.fill()
-
-
-def as_(world: filled.Filled, role: str) -> Client:
-    client = Client()
-    client.force_login(world.users[role])
-    return client
 
 
 def text(response) -> str:

@@ -20,6 +20,7 @@ from destinations.models import Account, Destination, Ledger, Mapping, Run
 from qa import catalog
 from qa.models import Incident, Limits, SpotCheck
 from tests import filled, many
+from tests.filled import as_
 from tests.qa.curves import grown
 
 pytestmark = pytest.mark.django_db
@@ -29,12 +30,6 @@ pytestmark = pytest.mark.django_db
 def world() -> filled.Filled:
     cache.clear()
     return filled.fill()
-
-
-def as_(world: filled.Filled, role: str) -> Client:
-    client = Client()
-    client.force_login(world.users[role])
-    return client
 
 
 def text(response) -> str:

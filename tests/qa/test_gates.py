@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.test import Client
 from django.utils import timezone
 
 from audiences.models import Audience, AuditEntry
@@ -13,6 +12,7 @@ from destinations.services import Refused, Stopped, mappings
 from qa import gates
 from tests import filled
 from tests.destinations import scene
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 S = Mapping.State
@@ -124,12 +124,6 @@ def test_many_connections_are_asked_about_in_one_query(world, django_assert_num_
 
 
 # --- In the browser.
-
-
-def as_(world: filled.Filled, role: str) -> Client:
-    client = Client()
-    client.force_login(world.users[role])
-    return client
 
 
 def test_the_page_says_what_is_missing_with_both_remedies_and_only_to_whom_they_are_open(world):

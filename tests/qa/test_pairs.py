@@ -1,7 +1,6 @@
 """Suppression first: the audience of recent buyers beside a retargeting one, made, found, linked and connected."""
 
 import pytest
-from django.test import Client
 
 from audiences.models import Audience, AuditEntry
 from audiences.services import naming as naming_service
@@ -10,6 +9,7 @@ from destinations.models import Destination, Mapping, Run
 from destinations.services import mappings
 from qa import pairs
 from tests import filled
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 
@@ -28,12 +28,6 @@ def world() -> filled.Filled:
     )
     world.cart.refresh_from_db()
     return world
-
-
-def as_(world: filled.Filled, role: str) -> Client:
-    client = Client()
-    client.force_login(world.users[role])
-    return client
 
 
 def test_a_pair_is_made_owned_linked_published_and_rehearsed_where_the_audience_goes(world):

@@ -4,10 +4,10 @@ import re
 
 import pytest
 from django.core.cache import cache
-from django.test import Client
 
 from tests import filled
 from tests.audiences.people_in import number
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 
@@ -16,12 +16,6 @@ pytestmark = pytest.mark.django_db
 def world() -> filled.Filled:
     cache.clear()
     return filled.fill()
-
-
-def as_(world: filled.Filled, role: str) -> Client:
-    client = Client()
-    client.force_login(world.users[role])
-    return client
 
 
 def links(response) -> list[str]:

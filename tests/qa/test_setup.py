@@ -16,6 +16,7 @@ from destinations.services import mappings
 from qa import setup
 from qa.models import SetUp, SpotCheck
 from tests import filled
+from tests.filled import as_
 
 pytestmark = pytest.mark.django_db
 BUYERS = json.dumps({"event": "purchase", "count": {"at_least": 1}, "within": "30d"})
@@ -24,12 +25,6 @@ BUYERS = json.dumps({"event": "purchase", "count": {"at_least": 1}, "within": "3
 @pytest.fixture
 def world() -> filled.Filled:
     return filled.fill()
-
-
-def as_(world: filled.Filled, role: str) -> Client:
-    client = Client()
-    client.force_login(world.users[role])
-    return client
 
 
 def begin(client: Client, purpose: str = "retargeting", target: str = "meta_main") -> SetUp:
