@@ -60,11 +60,13 @@ class DuckDB:
 
     def close(self) -> None:
         for _ in range(TRIES):
-            with contextlib.suppress(duckdb.Error):  # another thread is asking: it is broken off first
+            try:
                 self._connection.close()
                 break
-            self._connection.interrupt()
-            time.sleep(0.05)
+            except duckdb.Error:  # another thread is asking: it is broken off first
+                with contextlib.suppress(duckdb.ConnectionException):  # or it was closed all the same
+                    self._connection.interrupt()
+                time.sleep(0.05)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def universe(self, pin: Pinned) -> BitMap:
