@@ -213,24 +213,35 @@ document.addEventListener("click", (event) => {
   else location.assign(href);
 });
 
-// The rule builder: what was typed while the answer to an earlier change was under way is put back, and saved in its turn.
+// The rule builder swaps its form while somebody goes on typing. What was typed since the form was sent is put back and saved in its
+// turn, the focus stays where it was, and a button that was pressed meanwhile still says which one it was.
 (() => {
   let sent = {};
-  let kept = null;
-  const field = () => (document.activeElement?.closest("#editor") && document.activeElement.id ? document.activeElement : null);
+  let typed = [];
+  let here = null; // a selector of what has the focus
+  const named = ({ id, name, value }) => (id ? `#${CSS.escape(id)}` : name ? `[name="${CSS.escape(name)}"][value="${CSS.escape(value)}"]` : null);
+  document.addEventListener("htmx:configRequest", (event) => {
+    const button = event.detail.elt.id === "editor" && event.detail.triggeringEvent?.submitter;
+    if (button?.name) event.detail.formData.set(button.name, button.value);
+  });
   document.addEventListener("htmx:beforeRequest", (event) => {
     if (event.detail.elt.id === "editor") sent = Object.fromEntries(new FormData(event.detail.elt));
   });
   document.addEventListener("htmx:beforeSwap", (event) => {
-    const now = event.target.id === "editor" ? field() : null;
-    kept = now && now.name in sent && now.value !== sent[now.name] ? [now.id, now.value] : null;
+    if (event.target.id !== "editor") return;
+    const fields = event.target.querySelectorAll("input:not([type=hidden], [type=checkbox]), select, textarea");
+    typed = [...fields].filter((field) => field.id && field.name in sent && field.value !== sent[field.name]).map((field) => [field.id, field.value]);
+    here = document.activeElement?.closest("#editor") ? named(document.activeElement) : null;
   });
   document.addEventListener("htmx:afterSwap", (event) => {
-    const again = kept && event.target.id === "editor" ? document.getElementById(kept[0]) : null;
-    if (!again) return;
-    again.value = kept[1];
-    kept = null;
-    again.focus();
-    again.addEventListener("blur", () => again.dispatchEvent(new Event("change", { bubbles: true })), { once: true });
+    if (event.target.id !== "editor") return;
+    const put = typed.map(([id, value]) => [document.getElementById(id), value]).filter(([field]) => field && field.value === sent[field.name]); // else rows have moved
+    for (const [field, value] of put) field.value = value;
+    const again = here && !event.target.querySelector("[autofocus]") ? event.target.querySelector(here) : null;
+    again?.focus();
+    if (!put.length) return;
+    const tell = () => event.target.dispatchEvent(new Event("change", { bubbles: true }));
+    if (put.length === 1 && put[0][0] === again) again.addEventListener("blur", tell, { once: true });
+    else tell();
   });
 })();
