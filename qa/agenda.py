@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, F, Q, Sum
 from django.urls import reverse
 from django.utils import timezone
 
@@ -198,7 +198,10 @@ def _spot_checks(user: User) -> Iterable[Item]:
     if not access.may(user, "spot_check.view"):
         return
     rows = SpotCheck.objects.filter(state=SpotCheck.State.READY).select_related("audience", "version", "asked_by")
-    for row in rows.order_by("pk")[:SHOWN]:
+    in_force = Q(version=F("audience__live_version")) | Q(
+        audience__live_version=None
+    )  # of an older one nothing can be signed
+    for row in rows.filter(in_force).order_by("pk")[:SHOWN]:
         yield Item(
             "accent",
             "eye",

@@ -9,7 +9,7 @@ from django.test import Client
 from django.utils import timezone
 
 from audiences.models import Refresh, User
-from audiences.services import audiences, refreshes
+from audiences.services import audiences, refreshes, versions
 from destinations.models import Hold, Run
 from qa.models import Incident, Mail, SetUp, SpotCheck
 from qa.sample import tour
@@ -166,3 +166,13 @@ def test_every_step_of_the_first_minute_leads_where_it_says(world, settings):
     for step in tour.steps(world.users["marketer"]):
         assert client.get(step.url).status_code == 200, step
     assert "Add exclusion" in words(client.get(f"/overlap/{tour.BOTH[0]}/{tour.BOTH[1]}/"))
+
+
+def test_a_spot_check_of_a_version_that_is_live_no_more_asks_nobody_to_sign_it(world):
+    version = world.cart.live_version
+    assert version is not None
+    SpotCheck.objects.create(audience=world.cart, version=version, state="ready", asked_by=world.users["marketer"])
+    assert "spot check of version 1" in home(world, "marketer")
+    draft = versions.save_draft(actor=world.users["marketer"], audience=world.cart, segment=filled.BUYERS)
+    versions.publish(actor=None, version=draft, reason="Another rule", override="for the test")
+    assert "spot check of version 1" not in home(world, "marketer")
