@@ -321,7 +321,7 @@ def _lines(node: Node, path: str, depth: int, *, negated: bool = False) -> Itera
 
 def _sample(members: BitMap, pin: Pinned) -> Iterator[Someone]:
     """A few of them, the same ones until the rule or the data changes. Who has been removed since is left out."""
-    drawn = random.Random(f"{pin.as_of_us}:{len(members)}").sample(range(len(members)), min(2 * SAMPLE, len(members)))  # noqa: S311
+    drawn = random.Random(f"{pin.as_of_us}:{len(members)}").sample(range(len(members)), min(2 * SAMPLE, len(members)))  # noqa: S311 - no secret
     numbers = [members[place] for place in drawn]
     rows = Profile.objects.filter(pk__in=numbers, state=Profile.State.LIVE).values_list("pk", "identity_no")
     living = dict(rows)

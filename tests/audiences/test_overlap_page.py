@@ -382,3 +382,18 @@ def test_a_pair_takes_a_fixed_number_of_queries(world, views, django_assert_max_
     client = as_(world, "buyer")
     with django_assert_max_num_queries(12):
         client.get(reverse("audiences:overlap-cell", args=["meta_views_7d", "meta_cart_24h"]))
+
+
+def test_hostile_names_are_only_words_on_every_tab(world, views):
+    evil = '"><img src=x onerror="alert(1)">'
+    Audience.objects.update(name=evil)
+    client = as_(world, "marketer")
+    for address in (
+        "/overlap/",
+        "/overlap/?tab=combinations",
+        "/overlap/?tab=waste",
+        "/overlap/meta_views_7d/meta_cart_24h/",
+    ):
+        page = client.get(address).content.decode()
+        assert "<img" not in page, address
+        assert "&lt;img src=x" in page, address
