@@ -228,20 +228,34 @@ document.addEventListener("click", (event) => {
     if (event.detail.elt.id === "editor") sent = Object.fromEntries(new FormData(event.detail.elt));
   });
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.target.id !== "editor") return;
-    const fields = event.target.querySelectorAll("input:not([type=hidden], [type=checkbox]), select, textarea");
+    if (event.target.id !== "rules") return;
+    const fields = document.getElementById("editor").querySelectorAll("input:not([type=hidden], [type=checkbox]), select, textarea");
     typed = [...fields].filter((field) => field.id && field.name in sent && field.value !== sent[field.name]).map((field) => [field.id, field.value]);
     here = document.activeElement?.closest("#editor") ? named(document.activeElement) : null;
   });
   document.addEventListener("htmx:afterSwap", (event) => {
-    if (event.target.id !== "editor") return;
+    if (event.target.id !== "rules") return;
     const put = typed.map(([id, value]) => [document.getElementById(id), value]).filter(([field]) => field && field.value === sent[field.name]); // else rows have moved
     for (const [field, value] of put) field.value = value;
-    const again = here && !event.target.querySelector("[autofocus]") ? event.target.querySelector(here) : null;
+    const again = here && !event.target.querySelector("[autofocus]") ? document.getElementById("editor").querySelector(here) : null;
     again?.focus();
     if (!put.length) return;
     const tell = () => event.target.dispatchEvent(new Event("change", { bubbles: true }));
     if (put.length === 1 && put[0][0] === again) again.addEventListener("blur", tell, { once: true });
     else tell();
+  });
+  // What is said aloud is said once: words that have not changed stay where they are.
+  document.addEventListener("htmx:oobBeforeSwap", ({ target, detail }) => {
+    const same = (a, b) => a.textContent.trim().replace(/\s+/g, " ") === b.textContent.trim().replace(/\s+/g, " ");
+    if (target.ariaLive && same(target, detail.fragment)) detail.shouldSwap = false;
+  });
+  document.addEventListener("keydown", (event) => {
+    const key = event.key.toLowerCase();
+    if (!(event.ctrlKey || event.metaKey) || event.altKey || (key !== "z" && key !== "y") || document.querySelector("dialog[open]")) return;
+    if (event.target.closest("textarea, input:not([type=checkbox], [type=radio]), [contenteditable]")) return; // which have an undo of their own
+    const button = document.querySelector(`#editor [name=do][value=${key === "y" || event.shiftKey ? "redo" : "undo"}]`);
+    if (!button) return;
+    event.preventDefault();
+    button.click();
   });
 })();

@@ -123,6 +123,61 @@ def test_undo_redo_and_what_is_typed_meanwhile(world, open_as):
     assert page.complaints == []
 
 
+def test_a_screen_reader_hears_the_sentence_and_the_size_and_not_the_form(world, open_as):
+    """A live region must stay in the page and only its words change; what does not change is not said again."""
+    page = open_as("marketer")
+    page.goto(f"/audiences/{world.cart.key}/edit/")
+    expect(page.locator("#preview")).to_contain_text("of 2 people")
+    page.evaluate("""() => {
+        window.heard = [];
+        const regions = [...document.querySelectorAll("#said, #preview-said")];
+        for (const region of regions) {
+            new MutationObserver(() => window.heard.push([region.id, region.textContent.trim()])).observe(region, { childList: true, subtree: true });
+        }
+        window.regions = regions;
+    }""")
+    assert page.locator("#editor [aria-live], #editor [role=status]").count() == 2  # the sentence, and when it was saved
+    page.locator('[id="rule-0.last"]').fill("36")
+    page.keyboard.press("Tab")
+    expect(page.locator("#said")).to_contain_text("in the last 36 hours")
+    expect(page.locator("#preview-said")).to_contain_text("0 more and 0 fewer than version 1")
+    page.get_by_role("button", name="Duplicate this rule").first.click()
+    page.get_by_role("button", name="Remove this rule").first.click()
+    expect(page.locator('[id="rule-2"]')).to_have_count(0)
+    heard = page.evaluate("window.heard")
+    assert page.evaluate("window.regions.every((region) => region.isConnected)")
+    said = [words for at, words in heard if at == "said"]
+    assert "in the last 36 hours" in said[0] and all(a != b for a, b in zip(said, said[1:], strict=False))
+    assert all("Duplicate" not in words for _, words in heard)
+
+
+def test_keys_undo_and_redo_outside_of_text_fields_and_leave_them_their_own(world, open_as):
+    page = open_as("marketer")
+    page.goto(f"/audiences/{world.cart.key}/edit/")
+    said = page.locator("#said")
+    page.get_by_role("button", name="Remove this rule").first.click()
+    focus(page, "rule-0.event")
+    page.locator('[id="rule-0.kind"]').focus()
+    page.keyboard.press("Control+z")
+    expect(said).to_contain_text("add_to_cart")
+    focus(page, "rule-0.kind")
+    page.keyboard.press("Control+Shift+z")
+    expect(said).not_to_contain_text("add_to_cart")
+    page.keyboard.press("Meta+z")
+    expect(said).to_contain_text("add_to_cart")
+    page.keyboard.press("Control+y")
+    expect(said).not_to_contain_text("add_to_cart")
+    page.locator('[id="rule-0.event"]').focus()
+    page.keyboard.type("x")
+    page.keyboard.press("Control+z")
+    expect(page.locator('[id="rule-0.event"]')).to_have_value("purchase")
+    page.wait_for_timeout(400)
+    expect(said).not_to_contain_text("add_to_cart")
+    page.get_by_role("button", name="Keyboard").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Undo in the rule builder")
+    assert page.complaints == []
+
+
 def test_who_edits_an_older_draft_sees_both_and_chooses(world, open_as):
     page = open_as("marketer")
     page.goto(f"/audiences/{world.cart.key}/edit/")
