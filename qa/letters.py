@@ -1,6 +1,6 @@
-"""What a mail says: subject, text and HTML of an incident that opened, got worse, waits still or is over; of a digest; of a test. Nothing is sent here.
+"""What a mail says: subject, text and HTML of an incident that opened, got worse, waits still or is over; of a review; of a digest; of a test.
 
-No person's data, no remote images; every link leads to a page of PUBLIC_URL that only shows, and whose buttons act.
+Nothing is sent here. No person's data, no remote images; every link leads to a page of PUBLIC_URL that only shows, and whose buttons act.
 """
 
 import unicodedata
@@ -13,7 +13,8 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 
-from audiences.models import User, Workspace
+from audiences.models import Review, User, Workspace
+from audiences.services import gate
 from qa import incidents
 from qa.checks.registry import KINDS
 from qa.models import Incident, Mail
@@ -81,6 +82,61 @@ def of_incident(incident: Incident, to: User, what: str) -> Letter:
         "over": over,
     }
     return _letter(_subject(level, name if not place else f"{name} on {place}", figure), "incident", context, to)
+
+
+def of_review(review: Review, to: User) -> Letter:
+    """A change that waits for this reader's approval, or what became of one that they asked for. Neither the rule nor anybody's reasons are in
+    it: either may name a person. They are on the page."""
+    version, audience = review.version, review.version.audience
+    number, decider = f"Version {version.number}", str(review.decided_by or "Somebody")
+    when_live = "it goes live when the test ends" if version.publish_at else "it is live"
+    level, tone, figure, sentence = {
+        Review.State.OPEN: (
+            "REVIEW",
+            "watch",
+            f"v{version.number} waits for approval",
+            f"{number} waits for a second person: {review.asked_by or 'a file'} asks for it to go live.",
+        ),
+        Review.State.APPROVED: (
+            "APPROVED",
+            "good",
+            f"v{version.number}",
+            f"{decider} has approved version {version.number}: {when_live}.",
+        ),
+        Review.State.SENT_BACK: (
+            "SENT BACK",
+            "watch",
+            f"v{version.number}",
+            f"{decider} has sent version {version.number} back. It is a draft again; what is wrong with it is on the page.",
+        ),
+        Review.State.WITHDRAWN: (
+            "WITHDRAWN",
+            "idle",
+            f"v{version.number}",
+            f"{number} waits for nobody's approval any more: {decider} has ended its review.",
+        ),
+    }[Review.State(review.state)]
+    context = {
+        "level": level,
+        "tone": tone,
+        "name": one_line(audience.name),
+        "sentence": sentence,
+        "facts": _figures(review),
+        "opens": link(f"{reverse('qa:review', args=[audience.key])}?version={version.number}"),
+        "opens_words": "Read and decide" if review.state == Review.State.OPEN else "Open the review",
+        "object_url": link(reverse("qa:audience", args=[audience.key])),
+        "asked": review.state == Review.State.OPEN,
+    }
+    return _letter(_subject(level, audience.name, figure), "review", context, to)
+
+
+def _figures(review: Review) -> list[tuple[str, str]]:
+    seen = gate.seen(review)
+    if seen is None:
+        return [("People", "Not counted")]
+    people = f"{seen.size:,}" if seen.before is None else f"{seen.size:,}, {seen.before:,} before"
+    moves = [] if seen.enters is None else [("Enter", f"{seen.enters:,}"), ("Leave", f"{seen.leaves:,}")]
+    return [("People", people), *moves]
 
 
 def of_digest(mails: Sequence[Mail], to: User | None) -> Letter:

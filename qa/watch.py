@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from audiences import jobs
 from audiences.models import Job
-from qa import alerts, baseline, outbox
+from qa import alerts, baseline, outbox, review_mail
 from qa.checks import facts as loading
 from qa.checks.facts import Facts, Reading
 from qa.checks.registry import KINDS, Kind
@@ -62,6 +62,7 @@ def watch(claim: jobs.Claim) -> None:
     look(now=now, patient=now - _started >= GRACE)
     claim.renew()
     baseline.freeze(now=now)
+    review_mail.tell(now=now)
     outbox.ask_again()
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from datetime import timedelta
 from html import unescape
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -16,31 +15,21 @@ from audiences.models import Audience, AuditEntry, Membership, Refresh, Review, 
 from audiences.services import exclusions, gate, locks, refreshes, reviews, versions
 from qa import drafting, pairs
 from tests.audiences.people_in import identify, track
-from tests.filled import PASSWORD, Filled, audience, fill
+from tests.filled import PASSWORD, Filled, audience
+from tests.qa import carts as shop
+from tests.qa.carts import CARTS, FEWER, SAME, change, draft, live
 
 pytestmark = pytest.mark.django_db(transaction=True)  # a count takes in what is committed
-
-CARTS: dict[str, Any] = {"event": "add_to_cart", "count": {"at_least": 1}, "within": "24h"}
-FEWER: dict[str, Any] = {"all": [CARTS, {"attribute": "country", "op": "is", "value": "DE"}]}
-SAME: dict[str, Any] = {"event": "add_to_cart", "count": {"at_least": 1}, "within": "25h"}
 
 
 @pytest.fixture
 def world() -> Filled:
-    made = fill()
-    Workspace.objects.update(review_above_percent=20)
-    return made
+    return shop.world()
 
 
 @pytest.fixture
 def carts(world: Filled) -> Audience:
-    """Ten people with a cart, five of them in Germany; counted, live."""
-    for number in range(8):
-        identify(f"p{number}", email=f"p{number}@shop.example", country="DE" if number < 4 else "FR")
-        track(f"p{number}", "add_to_cart")
-    made = audience("carts", CARTS, world.users["marketer"])
-    refreshes.refresh([made], cause=Refresh.Cause.MANUAL)
-    return Audience.objects.get(pk=made.pk)
+    return shop.carts(world)
 
 
 @pytest.fixture
@@ -51,19 +40,6 @@ def sign_in(world: Filled) -> Callable[[str], Client]:
         return client
 
     return signed_in
-
-
-def draft(audience: Audience, segment: dict[str, Any], author: User | None) -> SegmentVersion:
-    return versions.save_draft(actor=author, audience=audience, segment=segment)
-
-
-def change(audience: Audience, author: User | None, segment: dict[str, Any] = FEWER) -> SegmentVersion:
-    """Published, if nobody else has to look at it."""
-    return versions.publish(actor=author, version=draft(audience, segment, author), reason="Only Germany")
-
-
-def live(audience: Audience) -> SegmentVersion | None:
-    return Audience.objects.select_related("live_version").get(pk=audience.pk).live_version
 
 
 def alone(world: Filled, role: str = "marketer") -> User:
