@@ -18,6 +18,8 @@ EVERYONE = frozenset(User.Role.values)
 
 PERMISSIONS: dict[str, frozenset[str]] = {
     "account.edit": EVERYONE,
+    "feed.view": EVERYONE,
+    "feed.edit": frozenset({ADMIN, OPERATOR}),
     "audience.view": EVERYONE,
     "audience.edit": frozenset({ADMIN, MARKETER}),
     "audience.publish": frozenset({ADMIN, MARKETER}),

@@ -8,7 +8,10 @@ from django import forms
 from django.contrib.auth import authenticate
 from django.core.files.uploadedfile import UploadedFile
 
+from audiences.clock import HOUR
 from audiences.models import Audience, User
+from audiences.people.feeds import Feed
+from audiences.services import feeds
 
 TIMEZONES = sorted(
     name
@@ -256,6 +259,17 @@ class ApiKeyForm(forms.Form):
         label="Name",
         help_text="What will use it, such as “Shop backend”. It is shown beside its last use.",
     )
+
+
+class SilenceForm(forms.Form):
+    """How long one event may be silent. Left empty: as is usual; 0: however long."""
+
+    hours = forms.IntegerField(min_value=0, max_value=feeds.LONGEST_HOURS, required=False, label="Hours")
+
+    @classmethod
+    def of(cls, feed: Feed) -> "SilenceForm":
+        hours = None if not feed.by_hand else (feed.allowed_us or 0) // HOUR
+        return cls(initial={"hours": hours}, auto_id=False)
 
 
 class ColumnsForm(forms.Form):

@@ -92,13 +92,14 @@ class Sync:
 def stops(mapping: Mapping, now: datetime) -> Stops:
     """What the mapping's state and its holds forbid at this moment."""
     adds = mapping.state in (Mapping.State.PAUSED, Mapping.State.RETIRED)
-    removes = mapping.add_only and mapping.state != Mapping.State.RETIRED
+    compared_adds, removes = False, mapping.add_only and mapping.state != Mapping.State.RETIRED
     for hold in Hold.objects.filter(mapping=mapping, lifted_at__isnull=True):
-        if hold.until is None or hold.until > now:
-            adds = adds or hold.direction in (Hold.Direction.ADDS, Hold.Direction.BOTH)
+        if (hold.until is None or hold.until > now) and mapping.state != Mapping.State.RETIRED:
+            compared_adds = compared_adds or hold.direction in (Hold.Direction.ADDS, Hold.Direction.BOTH)
             removes = removes or hold.direction in (Hold.Direction.REMOVES, Hold.Direction.BOTH)
     frozen = mapping.state == Mapping.State.FROZEN and not (mapping.state_until and mapping.state_until <= now)
-    return Stops(adds=adds, compared_removes=removes, everything=frozen or mapping.state == Mapping.State.REHEARSAL)
+    everything = frozen or mapping.state == Mapping.State.REHEARSAL
+    return Stops(adds=adds, compared_adds=compared_adds, compared_removes=removes, everything=everything)
 
 
 def planned(work: Sync, view: View) -> Plan:
@@ -161,7 +162,7 @@ def _say_once(work: Sync, step: Step) -> list[Step]:
     check_cancelled(work)
     _token(work, step.kind)
     stopped = _stops_now(work)
-    if stopped.adds if step.kind == ADD else stopped.compared_removes and step.cause in plan.COMPARED:
+    if stopped.forbids(step):
         return []
     kinds = _kinds(work, step)
     found = identities.rows(step.ids, kinds)

@@ -13,7 +13,7 @@ from pyroaring import BitMap
 
 from audiences import faults
 from audiences.models import Refresh
-from destinations import calls, identities, leases, ledger, plan, receipts, remote_names, signals, wanted
+from destinations import breakers, calls, identities, leases, ledger, plan, receipts, remote_names, signals, wanted
 from destinations.calls import Cancelled, Clock, Stopped, Sync
 from destinations.connectors import registry
 from destinations.connectors.base import Connector, ConnectorError, Misconfigured, Push, Rejected, Retryable
@@ -108,6 +108,8 @@ def _deliver(work: Sync, counted: wanted.Wanted | None) -> None:
         state=Run.State.INTERRUPTED, error="Its worker stopped; a later run went on.", finished_at=work.now()
     )
     _note(run, state=Run.State.DIFFING, refresh=counted.refresh if counted else None)
+    if counted is not None:
+        breakers.look(mapping, counted, ledger.look(mapping.pk, now=work.now()), work.now())
     view = _rebase(work, counted)
     faults.point("mid_plan")
     work.watch.mark, work.withdraw_kinds = view.change_seq, view.withdraw_kinds
@@ -163,7 +165,9 @@ def _approve(work: Sync, planned: Plan, view: View) -> None:
         batches_planned=_calls_of(planned, work.size),
         batches_done=0,
     )
-    over = plan.over_limit(planned, view.state, mapping.removal_limit_percent, REMOVAL_FLOOR)
+    approved = max(approved, breakers.taken_on(mapping) * 1.05)
+    limit = mapping.removal_limit
+    over = plan.over_limit(planned, view.state, limit, REMOVAL_FLOOR)
     if not over or over <= approved or mapping.state == Mapping.State.RETIRED:
         return
     own_acts = Plan(tuple(s for s in planned.steps if s.kind == REMOVE and s.cause not in plan.LIMITED), 0)
@@ -172,7 +176,7 @@ def _approve(work: Sync, planned: Plan, view: View) -> None:
         for step in own_acts.batches(work.size):
             calls.say(work, step)
     _note(run, approved_by=None, approved_at=None)  # an approval is for the number that was shown
-    share = f"more than {mapping.removal_limit_percent} % of who is there"
+    share = f"more than {limit} % of who is there"
     raise Stopped(f"It would remove {over:,} people, {share}. Somebody must approve it.", Run.State.NEEDS_APPROVAL)
 
 
@@ -286,6 +290,9 @@ def _end_badly(run: Run, error: Exception, now: datetime) -> datetime | None:
         state, words = Run.State.INTERRUPTED, "Another worker has taken over."
     elif isinstance(error, Retryable):
         again = now + timedelta(seconds=error.after if error.after is not None else 60)
+    elif isinstance(error, wanted.CannotCount):
+        if not run.rehearsal:
+            breakers.not_counted(run.mapping, words)
     elif isinstance(error, Misconfigured):
         Mapping.objects.filter(pk=run.mapping_id).update(blocked_reason=words)
         if error.code == "reconnect":

@@ -7,6 +7,8 @@ from django.db import models
 
 from destinations import plan
 
+SUPPRESSION_LIMIT = 5  # percent
+
 
 class Account(models.Model):
     """The rate budget that destinations on one platform account share. A pause is a floor that every worker keeps."""
@@ -92,6 +94,12 @@ class Mapping(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["audience", "destination"], name="mapping_once")]
+
+    @property
+    def removal_limit(self) -> int:
+        """The percentage of those there that one run may remove unasked. Who leaves suppression is shown advertisements again."""
+        suppression = self.audience.purpose == "suppression"
+        return min(self.removal_limit_percent, SUPPRESSION_LIMIT) if suppression else self.removal_limit_percent
 
 
 class Ledger(models.Model):
@@ -324,6 +332,11 @@ class Hold(models.Model):
     direction = models.CharField(max_length=7, choices=Direction.choices)
     rule = models.CharField(max_length=40, help_text="The rule that set it, or `person`")
     reason = models.TextField()
+    on_release = models.TextField(blank=True, help_text="What happens when it is lifted, and when it lifts itself")
+    people = models.BigIntegerField(null=True, help_text="How many removals wait, where the rule counted them")
+    excused = models.BooleanField(
+        default=False, help_text="A person lifted it, and what tripped the rule has not been over since"
+    )
     set_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
     lift_roles = models.JSONField(default=list, help_text="Roles that may lift it")
     created_at = models.DateTimeField(auto_now_add=True)

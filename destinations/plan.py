@@ -72,11 +72,18 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """What must not be sent now. A hold on comparisons lets event-caused removals pass; a freeze lets nothing pass."""
+    """What must not be sent now. A hold on comparisons lets what people did themselves pass; a freeze lets nothing pass."""
 
     adds: bool = False
+    compared_adds: bool = False
     compared_removes: bool = False
     everything: bool = False
+
+    def forbids(self, step: "Step") -> bool:
+        """Whether this step must wait."""
+        if step.kind == REMOVE:
+            return self.everything or (self.compared_removes and step.cause in COMPARED)
+        return self.everything or self.adds or (self.compared_adds and step.cause != PURCHASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +124,8 @@ def plan(
     """
     if stops.everything:
         return Plan((), len(state.intent & state.present))
-    steps = [step for step in _removes(state, left or {}) if not (stops.compared_removes and step.cause in COMPARED)]
-    if not stops.adds:
-        steps += _adds(state, entered or {})
+    steps = [step for step in _removes(state, left or {}) if not stops.forbids(step)]
+    steps += [step for step in _adds(state, entered or {}) if not stops.forbids(step)]
     return Plan(tuple(steps), len(state.intent & state.present))
 
 

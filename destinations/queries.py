@@ -10,9 +10,10 @@ from django.db.models import Count, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 from pyroaring import BitMap
 
+from audiences import standings
 from audiences.bitmaps import to_array, unpack
 from audiences.models import Audience, Identity, Membership
-from destinations import eligibility, identities
+from destinations import eligibility, identities, ledger
 from destinations.connectors import registry
 from destinations.connectors.base import Capabilities
 from destinations.identities import NAMING
@@ -137,6 +138,14 @@ class Exemption:
     @property
     def holds(self) -> bool:
         return self.until is None or self.until > timezone.now()
+
+
+@dataclass(frozen=True, slots=True)
+class Leaver:
+    """Somebody whom a run would remove, by the name that lists give them."""
+
+    profile_no: int
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,3 +380,13 @@ def _waterfall(steps: Sequence[tuple[str, int, int]]) -> Waterfall:
             for step, out, remaining in steps
         ),
     )
+
+
+def leaving(connection: Connection, many: int = 5) -> tuple[Leaver, ...]:
+    """A few of those who are there and no longer wanted, the same ones each time."""
+    state = ledger.look(connection.pk, now=timezone.now()).state
+    gone = to_array(state.present - state.intent)
+    drawn = random.Random(connection.pk).sample(range(len(gone)), min(many, len(gone)))  # noqa: S311 - no secret
+    numbers = sorted(set(identities.profiles_of(BitMap(int(gone[place]) for place in drawn)).values()))
+    titles = standings.titles(numbers)
+    return tuple(Leaver(number, titles[number]) for number in numbers if number in titles)

@@ -111,7 +111,7 @@ class Standing:
         if key == "connect" and self.mapping:
             return str(self.mapping.get_state_display())
         if key == "behaviour" and self.mapping:
-            return f"Asks before removing more than {self.mapping.removal_limit_percent}%"
+            return f"Asks before removing more than {self.mapping.removal_limit}%"
         if key == "spot-check" and self.signed and self.signed.signed_by:
             return f"Signed by {self.signed.signed_by}"
         if key == "owners" and self.audience:

@@ -247,7 +247,13 @@ class EventName(models.Model):
 
     name = models.CharField(max_length=100, primary_key=True)
     first_seen_us = models.BigIntegerField()
-    last_seen_us = models.BigIntegerField()
+    last_seen_us = models.BigIntegerField(help_text="When one last came in, to the minute")
+    usual_silence_us = models.BigIntegerField(
+        default=0, help_text="The longest time between two arrivals lately; older ones fade"
+    )
+    allowed_silence_seconds = models.PositiveIntegerField(
+        null=True, help_text="Longer than this and it counts as stopped; 0: never; null: as is usual (feeds.py)"
+    )
 
 
 class PropertyName(models.Model):

@@ -11,7 +11,7 @@ from django.db.models import F
 
 from audiences.clock import MINUTE
 from audiences.models import AttributeName, EventName, PropertyName
-from audiences.people import bulk
+from audiences.people import bulk, feeds
 from audiences.people.normalise import moment_of
 
 TEXT, NUMBER, BOOLEAN, TIME = (str(kind) for kind in AttributeName.Type.values)
@@ -86,12 +86,22 @@ def learn_events(events: Iterable[tuple[str, Mapping[str, Any]]], at_us: int) ->
     known = dict(
         bulk.fetch(f"SELECT name, last_seen_us FROM audiences_eventname WHERE {condition}", parameters)  # noqa: S608 - likewise
     )
-    new = [(name, at_us, at_us) for name in sorted(by_name) if name not in known]
-    bulk.insert(EventName, ("name", "first_seen_us", "last_seen_us"), new, "ON CONFLICT (name) DO NOTHING")
+    new = [(name, at_us, at_us, 0) for name in sorted(by_name) if name not in known]
+    fields = ("name", "first_seen_us", "last_seen_us", "usual_silence_us")
+    bulk.insert(EventName, fields, new, "ON CONFLICT (name) DO NOTHING")
     stale = sorted(name for name, last in known.items() if last < at_us - LAST_SEEN_EVERY)
     if stale:
-        EventName.objects.filter(name__in=stale).update(last_seen_us=at_us)
+        _heard_of(stale, at_us)
     _learn_properties(by_name, at_us)
+
+
+def _heard_of(names: list[str], at_us: int) -> None:
+    """They came in again after a silence of a minute or more, from which is learnt how long they are usually silent."""
+    for event in EventName.objects.filter(name__in=names):
+        silence = at_us - event.last_seen_us
+        event.usual_silence_us = feeds.learnt(event, silence)
+        event.last_seen_us = at_us
+        event.save(update_fields=["last_seen_us", "usual_silence_us"])
 
 
 def _learn_properties(by_event: dict[str, list[Mapping[str, Any]]], at_us: int) -> None:

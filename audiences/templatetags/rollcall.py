@@ -80,6 +80,7 @@ DEEDS = {
     "mapping.overridden": "Exception made",
     "mapping.renamed": "Renamed on the platform",
     "mapping.unblocked": "Allowed to call again",
+    "feed.changed": "Changed how long a feed may be silent",
     "hold.set": "Stopped for safety",
     "hold.lifted": "Safety stop lifted",
     "run.requested": "Sync asked for",

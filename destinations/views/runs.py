@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_GET, require_POST
 
-from audiences.access import requires
+from audiences.access import may, requires
 from audiences.models import Audience
 from audiences.views.page import STOP_POLLING, actor, page, paginated, wants_fragment
 from destinations import queries, refusals
@@ -63,6 +63,9 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         "people": people,
         "done": row.added + row.removed,
         "advice": _advice(row),
+        "leaving": queries.leaving(row.mapping)
+        if row.state == Run.State.NEEDS_APPROVAL and may(request.user, "person.view")
+        else (),
         "batches": paginated(request, queries.batches(row), 25),
         "reasons": refusals.by_reason(row.mapping, row),
     }

@@ -174,7 +174,7 @@ def approval(facts: Facts) -> Iterator[Reading]:
             {
                 "Run": str(waiting.pk),
                 "Would remove": people,
-                "Limit": f"{mapping.removal_limit_percent}% of those there",
+                "Limit": f"{mapping.removal_limit}% of those there",
             },
             ("The rule was changed, or fewer people fulfil it", "A source of people or events is incomplete"),
         )

@@ -390,7 +390,7 @@ def test_a_rules_hold_is_set_once_and_lifted_only_by_who_may(people, sandbox, ac
 
     assert again == first
     with pytest.raises(Refused, match="Only admin"):
-        holds.lift(actor=scene.workspace(), hold=first)
+        holds.lift(actor=scene.workspace(), hold=first, reason="it is back")
     holds.lift(actor=None, hold=first)
     assert Hold.objects.get().lifted_at is not None
 

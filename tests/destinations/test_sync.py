@@ -394,7 +394,7 @@ def test_a_hold_on_removals_lets_a_buyer_leave_and_keeps_the_others(cart):
     cart.sync()
     assert cart.emails() == hashes("bert", "carl", "dora")
 
-    holds.lift(actor=scene.workspace(), hold=hold)
+    holds.lift(actor=scene.workspace(), hold=hold, reason="it is back")
     cart.sync()
     assert cart.emails() == hashes("carl", "dora")
 
