@@ -2,6 +2,7 @@
 transaction is open while it counts. Who must agree to it is services/gate.py's."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass, field
 
 from django.core import signing
@@ -9,7 +10,7 @@ from pyroaring import BitMap
 
 from audiences import bitmaps, clock, masking, standings, vocabulary
 from audiences.models import Audience, Identity, Membership
-from audiences.people.engines.base import UnreadableLake
+from audiences.people.engines.base import Pinned, Stop, UnreadableLake
 from audiences.segments import grammar
 from audiences.segments.tree import Node
 from audiences.services import refreshes
@@ -102,19 +103,25 @@ class OverlapChange:
         return self.after - self.before
 
 
-def measure(audience: Audience, tree: Node) -> Impact:
-    """Count this rule as if it were the audience's. Raises Unmeasured."""
+def measure(audience: Audience, tree: Node, *, pin: Pinned | None = None, stop: Stop | None = None) -> Impact:
+    """Count this rule as if it were the audience's, on `pin`'s data or, without one, on that of now. Raises Unmeasured; and Stopped, once
+    `stop` was told so."""
     try:
         resolved = vocabulary.resolved(tree, audience.key)
     except grammar.Refused as refused:
         raise Unmeasured(f"It cannot be counted: {refused}.") from None
     if problems := vocabulary.known().problems(resolved, also=[audience.key]):
         raise Unmeasured(f"It cannot be counted: {problems[0]}.")
-    with refreshes.pinned(clock.now_us()) as pin:
+    with nullcontext(pin) if pin else refreshes.pinned(clock.now_us()) as held:
         try:
-            members = refreshes.members_of(resolved, pin)
+            members = refreshes.members_of(resolved, held, stop)
         except UnreadableLake:
             raise Unmeasured("Files of the event history could not be read just now. Try again.") from None
+    return of_members(audience, grammar.sha256(tree), members, held.as_of_us)
+
+
+def of_members(audience: Audience, sha256: str, members: BitMap, as_of_us: int) -> Impact:
+    """What it does to the audience as it stands that a rule finds these people. One query."""
     packed = Membership.objects.filter(audience=audience).values_list("members", flat=True).first()
     previous = None if packed is None else bitmaps.unpack(packed)
     figures = Figures(
@@ -122,9 +129,9 @@ def measure(audience: Audience, tree: Node) -> Impact:
         size=len(members),
         enters=None if previous is None else len(members - previous),
         leaves=None if previous is None else len(previous - members),
-        as_of_us=pin.as_of_us,
+        as_of_us=as_of_us,
     )
-    return Impact(grammar.sha256(tree), audience.live_version_id, figures, members, previous)
+    return Impact(sha256, audience.live_version_id, figures, members, previous)
 
 
 def overlaps(audience: Audience, impact: Impact, *, most: int = 5) -> list[OverlapChange]:

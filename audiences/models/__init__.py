@@ -26,7 +26,7 @@ from audiences.models.people import (
     RefusedRow,
     Tombstone,
 )
-from audiences.models.review import Review
+from audiences.models.review import Measurement, Review
 from audiences.models.segment import DraftStep, Preview, SegmentVersion
 from audiences.models.trail import AuditEntry
 from audiences.models.workspace import ApiKey, KeptSecret, User, Workspace
@@ -50,6 +50,7 @@ __all__ = [
     "KeptSecret",
     "LakeColumn",
     "LakeFile",
+    "Measurement",
     "Membership",
     "NamingConvention",
     "PersonList",

@@ -1,4 +1,4 @@
-"""What a second person said of a change before it went live, and the figures that were seen then."""
+"""What a second person said of a change before it went live, and the figures that were seen then; and whom a change finds, where that takes long."""
 
 from typing import ClassVar
 
@@ -34,3 +34,15 @@ class Review(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["version"], condition=models.Q(state="open"), name="review_open_once")
         ]
+
+
+class Measurement(models.Model):
+    """Whom a version that is not live yet finds, counted in the background: it took too long to be waited for. Its newest count."""
+
+    version = models.OneToOneField("audiences.SegmentVersion", on_delete=models.CASCADE, related_name="measurement")
+    sha256 = models.CharField(max_length=64, help_text="Of the rule that is counted")
+    pin = models.ForeignKey("audiences.Pin", null=True, on_delete=models.SET_NULL, related_name="+")
+    asked_at = models.DateTimeField()
+    as_of_us = models.BigIntegerField(null=True, help_text="The moment it was counted for; null: not counted yet")
+    members = models.BinaryField(null=True)
+    trouble = models.TextField(blank=True, help_text="Why it could not be counted, in words")

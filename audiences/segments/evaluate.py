@@ -9,7 +9,7 @@ from functools import reduce
 
 from pyroaring import BitMap
 
-from audiences.people.engines.base import Engine, Pinned
+from audiences.people.engines.base import Engine, Pinned, Stop
 from audiences.segments.judge import list_key as list_key
 from audiences.segments.tree import All, Any, InAudience, InCustomerioSegment, InList, Leaf, Node, Not, leaves
 
@@ -26,10 +26,13 @@ class Unanswerable(ValueError):
     """A rule names a list that was not given, or an audience (grammar.resolve puts those in place)."""
 
 
-def compute(trees: Mapping[str, Node], pin: Pinned, engine: Engine, lists: Mapping[str, BitMap]) -> dict[str, Computed]:
+def compute(
+    trees: Mapping[str, Node], pin: Pinned, engine: Engine, lists: Mapping[str, BitMap], stop: Stop | None = None
+) -> dict[str, Computed]:
     """Many audiences at once: a leaf that several share is answered once, and all leaves go to the engine together.
 
-    `trees` are resolved. `lists` are keyed as judge.list_key says. Raises Unanswerable, and whatever the engine raises.
+    `trees` are resolved. `lists` are keyed as judge.list_key says. Raises Unanswerable, and whatever the engine raises: Stopped, once `stop`
+    was told so.
     """
     universe = engine.universe(pin)
     answers: dict[Leaf, BitMap] = {}
@@ -42,7 +45,7 @@ def compute(trees: Mapping[str, Node], pin: Pinned, engine: Engine, lists: Mappi
                 raise Unanswerable(f"the audience {leaf.key} was not put in its place")
             else:
                 asked[leaf] = None
-    answers |= engine.members(asked, pin)
+    answers |= engine.members(asked, pin, stop)
     return computed(trees, universe, answers)
 
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from audiences import access, vocabulary
 from audiences.impact import Figures, Impact, Unmeasured, measure
-from audiences.models import Audience, Review, SegmentVersion, User, Workspace
+from audiences.models import Audience, Measurement, Review, SegmentVersion, User, Workspace
 from audiences.segments.tree import Node
 from audiences.services import trail
 
@@ -122,7 +122,8 @@ def close(version: SegmentVersion, state: Review.State, actor: User | None, word
 
 
 def went_live(version: SegmentVersion, actor: User | None) -> None:
-    """Inside a transaction: a review that nobody decided on is over."""
+    """Inside a transaction: a review that nobody decided on is over, and what was counted for it is of no use any more."""
+    Measurement.objects.filter(version=version).delete()
     open_ones = version.reviews.filter(state=Review.State.OPEN)
     open_ones.update(
         state=Review.State.WITHDRAWN, decided_by=actor, decided_at=timezone.now(), words="Published without it"

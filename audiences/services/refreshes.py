@@ -19,7 +19,7 @@ from pyroaring import BitMap
 from audiences import bitmaps, clock, history, vocabulary
 from audiences.models import Alias, Audience, Membership, PersonList, Refresh, User
 from audiences.people import engines, lake
-from audiences.people.engines.base import Pinned, UnreadableLake
+from audiences.people.engines.base import Pinned, Stop, UnreadableLake
 from audiences.segments import evaluate, grammar
 from audiences.segments.evaluate import Computed
 from audiences.segments.judge import list_key
@@ -87,9 +87,9 @@ def compute_as_of(audiences: Sequence[Audience], as_of_us: int) -> dict[str, Com
         return evaluate.compute(rules.trees, pin, engines.current(), lists_of(rules.trees.values()))
 
 
-def members_of(tree: Node, pin: Pinned) -> BitMap:
-    """Whom one rule finds, its references resolved. Nothing is kept. Raises UnreadableLake."""
-    return evaluate.compute({"": tree}, pin, engines.current(), lists_of([tree]))[""].members
+def members_of(tree: Node, pin: Pinned, stop: Stop | None = None) -> BitMap:
+    """Whom one rule finds, its references resolved. Nothing is kept. Raises UnreadableLake, and Stopped once `stop` was told so."""
+    return evaluate.compute({"": tree}, pin, engines.current(), lists_of([tree]), stop)[""].members
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from audiences import findings, owners, versions, vocabulary
 from audiences.access import requires
 from audiences.models import Audience, SegmentVersion
 from audiences.segments.lint import Finding
-from audiences.services import locks
+from audiences.services import locks, measurements
 from audiences.services import versions as service
 from audiences.services.audiences import AudienceRefused
 from audiences.views.page import actor, page, undoable
@@ -54,11 +54,9 @@ def publish(request: HttpRequest, key: str, number: int) -> HttpResponse:
             request, audience, number, "The draft has been changed since you opened this page. Look again.", 409
         )
     before = audience.live_version
+    do = service.publish_when_free if request.POST.get("when") == "free" else service.publish
     try:
-        if request.POST.get("when") == "free":
-            found = service.publish_when_free(actor=actor(request), version=found, reason=reason)
-        else:
-            found = service.publish(actor=actor(request), version=found, reason=reason)
+        found = do(actor=actor(request), version=found, reason=reason, impact=measurements.deciding(found))
     except AudienceRefused as refused:
         return _refused(request, audience, number, refused)
     return _done(request, audience, found, before)

@@ -8,11 +8,10 @@ from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
-from audiences import impact, owners, versions, vocabulary
+from audiences import impact, owners, versions
 from audiences.access import may, requires
-from audiences.impact import Impact, Unmeasured
 from audiences.models import Audience, Review, SegmentVersion
-from audiences.services import gate, locks, reviews
+from audiences.services import gate, locks, measurements, reviews
 from audiences.services.audiences import AudienceRefused
 from audiences.views.page import actor, page, undoable
 from qa import impact as reach
@@ -36,7 +35,9 @@ def ask(request: HttpRequest, key: str) -> HttpResponse:
     if request.POST.get("sha256") != found.sha256:
         return _refused(request, audience, "The draft has been changed since you opened this page. Look again.", 409)
     try:
-        reviews.ask(actor=actor(request), version=found, reason=_text(request, "reason"), impact=gate.look(found))
+        reviews.ask(
+            actor=actor(request), version=found, reason=_text(request, "reason"), impact=measurements.deciding(found)
+        )
     except AudienceRefused as refused:
         return _refused(request, audience, refused)
     messages.success(request, f"v{found.number} is in review. Whoever may approve it sees it on their home page.")
@@ -61,7 +62,7 @@ def approve(request: HttpRequest, key: str) -> HttpResponse:
             version=found,
             typed=request.POST.get("typed", "")[:300],
             words=_text(request, "words"),
-            impact=gate.look(found),
+            impact=measurements.deciding(found),
             saw=saw[2],
         )
     except AudienceRefused as refused:
@@ -135,13 +136,14 @@ def _page(request: HttpRequest, audience: Audience, *, status: int = 200, **more
     }
     if version is not None:
         context |= _of_version(request, audience, version)
-    return page(request, "review/review.html", context, status=status)
+    return page(request, "review/review.html", context, fragment="decision", status=status)
 
 
 def _of_version(request: HttpRequest, audience: Audience, version: SegmentVersion) -> dict[str, Any]:
     user = actor(request)
-    measured, trouble = _measured(audience, version)
-    why = gate.why(audience, measured.figures if measured else None)
+    looked = measurements.look(version)
+    measured = looked.impact
+    why = "" if looked.counting else gate.why(audience, measured.figures if measured else None)
     asked = version.reviews.filter(state=Review.State.OPEN).select_related("asked_by").first()
     compared = versions.compare(audience, version.number)
     assert compared is not None
@@ -150,7 +152,8 @@ def _of_version(request: HttpRequest, audience: Audience, version: SegmentVersio
         "compared": compared,
         "against": compared.against,
         "impact": measured,
-        "trouble": trouble,
+        "trouble": looked.trouble,
+        "counting": looked.counting,
         "why": why,
         "asked": asked,
         "reach": reach.of(audience),
@@ -171,13 +174,6 @@ def _of_version(request: HttpRequest, audience: Audience, version: SegmentVersio
             context["entering"] = impact.some_of(measured.entering)
             context["leaving"] = impact.some_of(measured.leaving)
     return context
-
-
-def _measured(audience: Audience, version: SegmentVersion) -> tuple[Impact | None, str]:
-    try:
-        return impact.measure(audience, vocabulary.rule(version.segment)), ""
-    except Unmeasured as unmeasured:
-        return None, str(unmeasured)
 
 
 def _shown(request: HttpRequest, audience: Audience) -> SegmentVersion | None:

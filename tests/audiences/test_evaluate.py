@@ -47,7 +47,7 @@ class Asked:
     def universe(self, pin):
         return BitMap(person.profile_no for person in self.people)
 
-    def members(self, leaves, pin):
+    def members(self, leaves, pin, stop=None):
         self.leaves.append(list(leaves))
         return {
             leaf: BitMap(one.profile_no for one in self.people if verdicts(leaf, one, pin.as_of_us)[""])
