@@ -310,7 +310,9 @@ def _token(work: Sync, kind: str) -> None:
 
 
 def _stops_now(work: Sync) -> Stops:
-    work.mapping.refresh_from_db(fields=["state", "state_until", "add_only", "blocked_reason"])
+    work.mapping.refresh_from_db(fields=["state", "state_until", "add_only", "blocked_reason", "lost"])
+    if work.mapping.lost:
+        raise Stopped(work.mapping.blocked_reason)
     found = stops(work.mapping, work.now())
     if found.everything:
         raise Stopped(f"The connection is {work.mapping.get_state_display().lower()}.", Run.State.INTERRUPTED)

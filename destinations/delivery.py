@@ -3,9 +3,10 @@
 import logging
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.utils import timezone
@@ -13,21 +14,20 @@ from pyroaring import BitMap
 
 from audiences import faults
 from audiences.models import Refresh
-from destinations import breakers, calls, identities, leases, ledger, plan, receipts, remote_names, signals, wanted
+from destinations import breakers, calls, identities, leases, ledger, plan, receipts, remotes, signals, wanted
 from destinations.calls import Cancelled, Clock, Stopped, Sync
 from destinations.connectors import registry
-from destinations.connectors.base import Connector, ConnectorError, Misconfigured, Push, Rejected, Retryable
+from destinations.connectors.base import Connector, ConnectorError, Misconfigured, Push, Retryable
 from destinations.ledger import View, Watch
 from destinations.models import Destination, Mapping, Run
 from destinations.plan import ADD, REMOVE, Plan, Step, Stops
-from destinations.remote_names import RemoteName
 
 log = logging.getLogger(__name__)
 
 PATIENCE = timedelta(seconds=20)  # how long a worker waits before it leaves a run to be taken up again
 REMOVAL_FLOOR = 100  # so many removals need nobody's approval, whatever the share
 ACTIVE = (Run.State.COUNTING, Run.State.DIFFING, Run.State.SENDING, Run.State.CONFIRMING)
-MATCHED_EVERY = timedelta(hours=1)
+YOUNG_AGAIN = timedelta(seconds=60)
 
 Opener = Callable[[Destination], AbstractContextManager[Connector]]
 
@@ -50,7 +50,7 @@ def sync(
     try:
         if run.cancel_requested:
             raise Cancelled
-        if mapping.blocked_reason:
+        if mapping.blocked_reason or mapping.lost:
             raise Stopped(mapping.blocked_reason)
         if not _begin(run, now()):
             raise leases.Busy(now())
@@ -182,38 +182,14 @@ def _approve(work: Sync, planned: Plan, view: View) -> None:
 
 def _ready_audience(work: Sync, planned: Plan) -> None:
     """Have a remote audience of the right name, or say why not. Nothing is called where there is nothing to say."""
-    mapping, connector = work.mapping, work.connector
-    name = remote_names.now(mapping)
-    if not planned.steps and not name.to_rename:
-        return
+    mapping = work.mapping
+    ask = partial(calls.patiently, work)
     if not mapping.remote_id:
-        if not name.wished:
-            raise Misconfigured(name.words)
-        if holder := remote_names.holder(mapping, name.wished):
-            raise Misconfigured(f"{holder} is called “{name.wished}” there already. Give this connection another name.")
-        mapping.remote_id = calls.patiently(work, lambda: connector.create(name.wished, mapping.audience.description))
-        mapping.remote_name = name.wished
-        mapping.save(update_fields=["remote_id", "remote_name"])
-        return
-    remote = calls.patiently(work, lambda: connector.describe(mapping.remote_id))
-    if not remote.usable:
-        raise Misconfigured(f"The audience cannot be used there: {remote.state}", code="blocked")
-    _rename(work, name, remote.name or mapping.remote_name)
-
-
-def _rename(work: Sync, name: RemoteName, there: str) -> None:
-    """Let the platform's audience be called as it should be; its id stays. A name that it refuses keeps nobody in and nobody out."""
-    mapping, connector = work.mapping, work.connector
-    if name.wished and name.wished != there and connector.capabilities.can_rename and not mapping.adopted:
-        try:
-            calls.patiently(work, lambda: connector.rename(mapping.remote_id, name.wished))
-            remote_names.note(mapping, there, name.wished)
-            there = name.wished
-        except Rejected as refused:
-            log.warning("mapping %s keeps its old name: %s", mapping.pk, refused)
-    if there != mapping.remote_name:
-        mapping.remote_name = there
-        mapping.save(update_fields=["remote_name"])
+        if planned.steps:
+            remotes.make(mapping, work.connector, ask)
+    elif planned.steps or remotes.differs(mapping):
+        remotes.look(mapping, work.connector, ask)
+        remotes.agree(mapping, work.connector, ask)
 
 
 def _confirm(work: Sync) -> None:
@@ -246,7 +222,9 @@ def _confirm(work: Sync) -> None:
 
 def _end_well(work: Sync) -> datetime | None:
     mapping, now = work.mapping, work.now()
-    if mapping.remote_id and (work.calls or mapping.matched_at is None or mapping.matched_at < now - MATCHED_EVERY):
+    if mapping.remote_id and (
+        work.calls or mapping.matched_at is None or mapping.matched_at < now - remotes.LOOKED_AT_EVERY
+    ):
         _ask_size(work)
     work.run.refresh_from_db(fields=["rejected"])
     view = ledger.look(mapping.pk, now=now)
@@ -266,18 +244,8 @@ def _end_well(work: Sync) -> datetime | None:
 
 def _ask_size(work: Sync) -> None:
     """How many the platform matched, where it says; not knowing stops nothing."""
-    try:
-        remote = work.connector.describe(work.mapping.remote_id)
-    except Retryable:
-        return
-    seen = {"remote_name": remote.name} if remote.name else {}  # somebody may have renamed it there
-    Mapping.objects.filter(pk=work.mapping.pk).update(
-        **seen,
-        matched_low=remote.matched_low,
-        matched_high=remote.matched_high,
-        matched_words=remote.matched_words[:200],
-        matched_at=remote.at or work.now(),
-    )
+    with suppress(Retryable):
+        remotes.look(work.mapping, work.connector, lambda ask: ask())
 
 
 def _end_badly(run: Run, error: Exception, now: datetime) -> datetime | None:
@@ -294,11 +262,13 @@ def _end_badly(run: Run, error: Exception, now: datetime) -> datetime | None:
         if not run.rehearsal:
             breakers.not_counted(run.mapping, words)
     elif isinstance(error, Misconfigured):
-        Mapping.objects.filter(pk=run.mapping_id).update(blocked_reason=words)
-        if error.code == "reconnect":
-            Destination.objects.filter(mappings=run.mapping_id).update(
-                state=Destination.State.REFUSED, state_words=words, checked_at=now
+        if error.code == "audience_gone" and remotes.is_young(run.mapping, now):
+            again, words = (
+                now + YOUNG_AGAIN,
+                f"It was made a moment ago, and is not known everywhere there yet. {words}",
             )
+        elif remotes.stop(run.mapping, error, now=now):
+            state, words = Run.State.DONE.value, "The audience is gone there, and everybody in it with it."
     _note(run, state=state, error=words, finished_at=None if state == Run.State.NEEDS_APPROVAL else now)
     return again
 

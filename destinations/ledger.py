@@ -16,7 +16,7 @@ from audiences.bitmaps import pack, unpack
 from audiences.people import bulk
 from destinations import changes, leases, plan, records, rows, transitions
 from destinations.leases import Lease, LeaseLost
-from destinations.models import Decision, Ledger, Operation, Rejection
+from destinations.models import Decision, Ledger, Operation, Rejection, Removal
 from destinations.plan import ADD, REMOVE, State, Step
 from destinations.transitions import Book
 
@@ -358,6 +358,38 @@ def withdraw(mapping_id: int, kinds: Sequence[str], *, now: datetime) -> None:
             row.withdraw_kinds = [*row.withdraw_kinds, *(kind for kind in kinds if kind not in row.withdraw_kinds)]
             row.save(update_fields=["withdraw_kinds"])
         rows.save(row, book)
+
+
+def start_anew(mapping_id: int, *, wanted: bool, now: datetime) -> int:
+    """The remote audience is no more, and nobody is in it: all are untold, no call about it is open; how many were believed there.
+
+    Whoever still held a lease has lost it. Removals that were on their way are over: there is nothing left to be removed from.
+    `wanted` false: nobody is wanted there any more either.
+    """
+    with transaction.atomic():
+        row = rows.locked(mapping_id)
+        book = rows.book(row)
+        believed = book.present | book.unknown
+        book.forget()
+        if not wanted:
+            row.base, row.wanted_count = pack(BitMap()), 0
+        row.epoch, row.withdraw_kinds = row.epoch + 1, []
+        row.urgent_fence, row.bulk_fence = row.urgent_fence + 1, row.bulk_fence + 1
+        row.urgent_until = row.bulk_until = None
+        rows.save(
+            row, book, "base", "wanted_count", "epoch", "withdraw_kinds", "urgent_fence", "bulk_fence", "urgent_until", "bulk_until"
+        )  # fmt: skip
+        words = "The audience was deleted there."
+        operations = Operation.objects.filter(mapping_id=mapping_id)
+        operations.filter(state=transitions.SUBMITTED).update(state=transitions.UNKNOWN, accepted=0, rejected=0)
+        operations.filter(open=True).update(
+            state=transitions.UNKNOWN, unsettled=b"", open=False, reassert_at=None, poll_at=None, error=words
+        )
+        Rejection.objects.filter(mapping_id=mapping_id).delete()
+        Removal.objects.filter(mapping_id=mapping_id, accepted_at=None).update(accepted_at=now)
+        if not wanted:
+            Decision.objects.filter(mapping_id=mapping_id).delete()
+    return len(believed)
 
 
 def forget_rejections(mapping_id: int, *, now: datetime) -> int:

@@ -59,6 +59,12 @@ class Mapping(models.Model):
         FROZEN = "frozen", "Frozen"
         RETIRED = "retired", "Retired"
 
+    class Lost(models.TextChoices):
+        """What became of the remote audience there. While it is lost nothing is called but the question whether it is there again."""
+
+        GONE = "gone", "Deleted there"
+        BLOCKED = "blocked", "Blocked there"
+
     audience = models.ForeignKey("audiences.Audience", on_delete=models.CASCADE, related_name="mappings")
     destination = models.ForeignKey(Destination, on_delete=models.PROTECT, related_name="mappings")
     identifiers = models.JSONField(default=list, help_text="Identifier kinds of the connector, in order")
@@ -67,6 +73,13 @@ class Mapping(models.Model):
     own_name = models.CharField(
         max_length=400, blank=True, help_text="Chosen by a person for this connection; empty: as the audience is named"
     )
+    remote_description = models.TextField(blank=True, help_text="What is said of it there, as last told")
+    made_at = models.DateTimeField(null=True, help_text="When we made it; null once the platform was seen to know it")
+    seen_at = models.DateTimeField(null=True, help_text="When the platform was last asked about it")
+    renamed_there = models.CharField(max_length=400, blank=True, help_text="The name that somebody gave it there")
+    renamed_there_at = models.DateTimeField(null=True, help_text="When that was seen")
+    lost = models.CharField(max_length=7, choices=Lost.choices, blank=True, help_text="Empty: it is there")
+    lost_at = models.DateTimeField(null=True, help_text="When that was first seen")
     adopted = models.BooleanField(default=False, help_text="The remote audience was there before us")
     add_only = models.BooleanField(default=False, help_text="Leftovers of an adopted audience stay, and are shown")
     state = models.CharField(max_length=9, choices=State.choices, default=State.REHEARSAL)

@@ -12,7 +12,7 @@ from django.db.models import F, OuterRef, QuerySet, Subquery
 
 from audiences import charts
 from audiences.naming import Convention
-from destinations import remote_names
+from destinations import remote_names, remotes
 from destinations.connectors import registry
 from destinations.models import ENDED, Destination, Mapping, Run
 
@@ -46,6 +46,7 @@ class Placement:
     refused: int | None
     unknown: int | None
     trouble: str
+    renamed: str  # that somebody gave it another name there, in words; empty: nobody has, or it was put right
     synced_at: datetime | None
 
     @property
@@ -55,7 +56,7 @@ class Placement:
     @property
     def there(self) -> bool:
         """Whether the platform has it, so that an ad set can name it."""
-        return bool(self.mapping.remote_id) and self.sends
+        return bool(self.mapping.remote_id) and self.sends and not self.mapping.lost
 
     @property
     def matched(self) -> str:
@@ -93,14 +94,14 @@ def everywhere() -> dict[int, list[Place]]:
         .order_by("destination__name", "pk")
         .values_list(
             "audience_id", "destination__key", "destination__name", "destination__kind", "remote_name", "state",
-            "blocked_reason", "destination__state",
+            "blocked_reason", "destination__state", "lost", "lost_at",
         )
     )  # fmt: skip
     found: dict[int, list[Place]] = {}
-    for audience_id, key, name, kind, remote_name, state, blocked, standing in rows:
-        place = Place(
-            audience_id, key, name, kind, label(kind), remote_name, state, _trouble(state, name, standing, blocked)
-        )
+    for audience_id, key, name, kind, remote_name, state, blocked, standing, lost, lost_at in rows:
+        gone = remotes.lost_words(lost, name, lost_at)
+        trouble = _trouble(state, name, standing, blocked, gone)
+        place = Place(audience_id, key, name, kind, label(kind), remote_name, state, trouble)
         found.setdefault(audience_id, []).append(place)
     return found
 
@@ -121,7 +122,7 @@ def label(kind: str) -> str:
 def page_of(mapping: Mapping) -> str:
     """Where a person opens it in the ad account; empty: it is not there yet, or the platform has no such page."""
     connector = registry.CONNECTORS.get(mapping.destination.kind)
-    if connector is None or not mapping.remote_id:
+    if connector is None or not mapping.remote_id or mapping.lost == Mapping.Lost.GONE:
         return ""
     return connector.page_of(mapping.destination.base_url, mapping.destination.config, mapping.remote_id)
 
@@ -148,7 +149,8 @@ def _rows() -> QuerySet[Any]:
 def _placement(row: Any, convention: Convention | None) -> Placement:
     name = remote_names.of(row, convention)
     told = row.planned is not None and (row.state in SENDS or row.sent)
-    trouble = _trouble(row.state, row.destination.name, row.destination.state, row.blocked_reason)
+    gone = remotes.lost_words(row.lost, row.destination.name, row.lost_at)
+    trouble = _trouble(row.state, row.destination.name, row.destination.state, row.blocked_reason, gone)
     if not trouble and row.state in SENDS and row.last_state in (Run.State.FAILED, Run.State.INTERRUPTED):
         trouble = f"The last sync to {row.destination.name} failed."
     return Placement(
@@ -161,11 +163,14 @@ def _placement(row: Any, convention: Convention | None) -> Placement:
         row.refused if told else None,
         row.unsure if told else None,
         trouble,
+        name.words if name.renamed else "",
         row.last_ended,
     )
 
 
-def _trouble(state: str, name: str, standing: str, blocked: str) -> str:
+def _trouble(state: str, name: str, standing: str, blocked: str, gone: str) -> str:
+    if gone and state in SENDS:
+        return f"{gone}. Nothing is sent there until somebody decides what is to become of it."
     if state not in SENDS or state == Mapping.State.FROZEN:
         return ""
     if standing == Destination.State.REFUSED:

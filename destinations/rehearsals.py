@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from destinations import queries
+from destinations import queries, remotes
 from destinations.connectors.base import Capabilities
 from destinations.delivery import REMOVAL_FLOOR
 from destinations.models import ENDED, Destination, Mapping, Run
@@ -103,7 +103,12 @@ def checks(
         found.append(Check("The account", WATCH, words, "destination", "Check it"))
     else:
         found.append(Check("The account is connected", GOOD, mapping.destination.state_words))
-    if mapping.blocked_reason:
+    if mapping.lost:
+        words = (
+            f"{remotes.lost_words(mapping.lost, mapping.destination.name, mapping.lost_at)}. {mapping.blocked_reason}"
+        )
+        found.append(Check("Its audience is not there", STOP, words, "connection", "Decide about it"))
+    elif mapping.blocked_reason:
         found.append(Check("Stopped until a person has acted", STOP, mapping.blocked_reason, "unblock", "Call again"))
     found += [Check(f"{hold.get_direction_display()} stopped for safety", WATCH, hold.reason) for hold in seen.holds]
     if run is not None:

@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from django.utils import timezone
+from django.utils.formats import date_format
+
 from audiences.naming import Convention, NamingRefused
-from audiences.services import naming, trail
+from audiences.services import naming
 from destinations.connectors import registry
 from destinations.models import Mapping
 
-NEW, SAME, WAITS, STUCK, LONG, KEPT = "new", "same", "waits", "stuck", "long", "kept"
+NEW, SAME, WAITS, STUCK, LONG, KEPT, GONE = "new", "same", "waits", "stuck", "long", "kept", "gone"
 LABELS = {
     NEW: "Not there yet",
     SAME: "As it should be",
@@ -21,8 +24,9 @@ LABELS = {
     STUCK: "Stays as it is",
     LONG: "Too long there",
     KEPT: "Adopted, keeps its name",
+    GONE: "Deleted there",
 }
-_SENDS = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED)
+SENDS = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +53,21 @@ class RemoteName:
         return self.state in (WAITS, STUCK, LONG)
 
     @property
+    def renamed(self) -> bool:
+        """Somebody gave it another name there, and it has it still."""
+        return self.differs and bool(self.told) and self.told == self.mapping.renamed_there
+
+    @property
     def to_rename(self) -> bool:
         """Whether the next sync tells the platform, even if it has nobody to add or remove."""
-        return self.state == WAITS and self.mapping.state in _SENDS
+        return self.state == WAITS and self.mapping.state in SENDS
 
 
 def of(mapping: Mapping, convention: Convention | None) -> RemoteName:
     """Of a row whose audience (with its live version) and destination are at hand: no query."""
     told = mapping.remote_name if mapping.remote_id else ""
+    if mapping.lost == Mapping.Lost.GONE:
+        return RemoteName(mapping, "", told, GONE, "It was deleted there. Open the connection to decide about it.")
     if mapping.adopted:
         return RemoteName(mapping, told, told, KEPT)
     label, can_rename = mapping.destination.kind, True
@@ -76,20 +87,16 @@ def of(mapping: Mapping, convention: Convention | None) -> RemoteName:
     if not can_rename:
         words = f"{label} renames nothing: it stays “{told}” there. Retire this connection and make a new one for another name."
         return RemoteName(mapping, wished, told, STUCK, words)
+    if told == mapping.renamed_there and mapping.renamed_there_at:
+        seen = date_format(timezone.localtime(mapping.renamed_there_at), "j F Y, H:i T")
+        words = f"Somebody renamed it there to “{told}”, seen {seen}. The next sync puts it right."
+        return RemoteName(mapping, wished, told, WAITS, words)
     return RemoteName(mapping, wished, told, WAITS, f"{label} still has “{told}”.")
 
 
 def now(mapping: Mapping) -> RemoteName:
     """Of one connection, by what is kept at this moment."""
     return of(mapping, naming.current())
-
-
-def note(mapping: Mapping, before: str, after: str) -> None:
-    """Put on record that a sync renamed it on the platform."""
-    by_hand = bool(before) and before != mapping.remote_name
-    reason = "somebody had renamed it there" if by_hand else "it is called so here"
-    key = f"{mapping.audience.key} → {mapping.destination.key}"
-    trail.record(None, "mapping.renamed", "mapping", key, before=before, after=after, reason=reason)
 
 
 def every(*, audience_ids: Iterable[int] | None = None) -> list[RemoteName]:
@@ -104,7 +111,7 @@ def every(*, audience_ids: Iterable[int] | None = None) -> list[RemoteName]:
     if audience_ids is not None:
         rows = rows.filter(audience__in=list(audience_ids))
     found = [of(row, convention) for row in rows]
-    return sorted(found, key=lambda name: not name.differs)
+    return sorted(found, key=lambda name: (name.state != GONE, not name.differs))
 
 
 def tally(names: Iterable[RemoteName]) -> Counter[str]:

@@ -9,15 +9,16 @@ from django.utils import timezone
 
 from audiences import jobs
 from audiences.models import Refresh
-from destinations import leases, receipts
+from destinations import leases, receipts, remotes
 from destinations.connectors import registry
 from destinations.connectors.base import ConnectorError
-from destinations.models import Decision, Mapping, Operation, Run
+from destinations.models import Decision, Destination, Mapping, Operation, Run
 from destinations.services import mappings, removals, runs
 
 LOOK_EVERY = timedelta(seconds=5)
 BUSY_AGAIN = timedelta(seconds=5)
 COUNTED_TOO_LONG = timedelta(minutes=30)
+SEEN = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED, Mapping.State.FROZEN)
 DECISIONS_KEPT = timedelta(days=7)
 
 
@@ -37,6 +38,16 @@ def sync(claim: jobs.Claim) -> None:
         jobs.stop_doing(mappings.TASK, claim.key)
     elif again is not None:
         jobs.ask(mappings.TASK, claim.key, queue="sync", after=max(again - timezone.now(), timedelta(seconds=1)))
+
+
+@jobs.job(remotes.LOOK, queue="sync")
+def look_there(claim: jobs.Claim) -> None:
+    """See what became of the remote audience of the mapping whose id is the key, though there may be nobody to send."""
+    mapping = Mapping.objects.select_related("audience", "destination").filter(pk=int(claim.key)).first()
+    if mapping is None or not mapping.remote_id or mapping.state not in SEEN:
+        return
+    if again := remotes.see(mapping):
+        jobs.ask(remotes.LOOK, claim.key, queue="sync", after=again)
 
 
 @jobs.job("destinations.receipts", queue="sync")
@@ -69,6 +80,10 @@ def look(claim: jobs.Claim) -> None:
         pk__gt=OuterRef("ledger__refresh"),
     )
     running = Run.objects.filter(mapping=OuterRef("pk"), state__in=runs.ACTIVE)
+    unseen = Q(seen_at=None) | Q(seen_at__lt=now - remotes.LOOKED_AT_EVERY)
+    there = Mapping.objects.filter(unseen, state__in=SEEN).exclude(remote_id="").exclude(Exists(running))
+    for pk in there.exclude(destination__state=Destination.State.REFUSED).values_list("pk", flat=True):
+        jobs.ask(remotes.LOOK, pk, queue="sync")
     due = sends.filter(Exists(unknown) | Exists(counted)).exclude(Exists(running)).values_list("pk", flat=True)
     for pk in due:
         jobs.ask(mappings.TASK, pk, queue="sync")

@@ -179,6 +179,13 @@ class Book:
         self._set(present=self.present - uncertain, unknown=self.unknown | uncertain)
         self.reassert_since = now
 
+    def forget(self) -> None:
+        """The remote audience is no more: nobody is there, and no call about it matters. Vetoes stand: they are about people."""
+        nobody = dict.fromkeys(("present", "unknown", "rejected", "ever_sent", "reassert", "withdraw"), BitMap())
+        self._set(**nobody)
+        self.reassert_since = None
+        self.calls.clear()
+
     def check(self) -> None:
         """The invariants. A breach is a bug, and must not be written."""
         assert not self.present & self.unknown, "present and unknown overlap"

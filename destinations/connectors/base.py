@@ -76,6 +76,9 @@ class Capabilities:
     can_rename: bool = True
     can_validate: bool = False  # a rehearsal can be checked by the platform without being applied
     name_length: int = 200
+    description_length: int = (
+        0  # characters of what is said of an audience there; 0: the platform keeps nothing of the kind
+    )
     receipts: bool = False  # the outcome comes later, by poll()
     settle_seconds: int = 60  # how long after an unknown outcome a late apply may still land
 
@@ -128,6 +131,7 @@ class RemoteAudience:
 
     remote_id: str
     name: str
+    description: str | None = None  # None: it does not say
     state: str = ""
     usable: bool = True
     matched_low: int | None = None
@@ -175,7 +179,7 @@ class Connector(ABC):
 
     @abstractmethod
     def create(self, name: str, description: str) -> str:
-        """Make an audience; its remote id. Names are checked against `name_length` before."""
+        """Make an audience; its remote id. Name and description fit there: `name_length`, `description_length`."""
 
     @abstractmethod
     def describe(self, remote_id: str) -> RemoteAudience:
@@ -184,6 +188,10 @@ class Connector(ABC):
     @abstractmethod
     def rename(self, remote_id: str, name: str) -> None:
         """The same audience under another name; its id stays."""
+
+    def describe_as(self, remote_id: str, description: str) -> None:
+        """Have the platform say this of the audience, only where `description_length`; the text fits there."""
+        raise NotImplementedError(f"{self.kind} keeps no descriptions")
 
     @abstractmethod
     def push(self, push: Push) -> Receipt:

@@ -103,6 +103,7 @@ class Google(Connector):
         base_url=google_tokens.OWN_URL,
         can_validate=True,
         receipts=True,
+        description_length=250,  # Google says only that there is a limit (FIELD_VALUE_TOO_LONG)
     )
     config_form: ClassVar[type[forms.Form]] = GoogleForm
     secret_fields: ClassVar[tuple[str, ...]] = ("access_token", "client_id", "client_secret", "refresh_token")
@@ -171,6 +172,7 @@ class Google(Connector):
         return RemoteAudience(
             remote_id=remote_id,
             name=str(answer.get("displayName", "")),
+            description=str(answer.get("description") or ""),
             state=status.capitalize(),
             usable=status != "CLOSED" and not answer.get("readOnly", False),
             matched_low=min(known, default=None),
@@ -180,10 +182,14 @@ class Google(Connector):
         )
 
     def rename(self, remote_id: str, name: str) -> None:
-        response = self._call(
-            "PATCH", self._lists(remote_id), {"displayName": name}, params={"updateMask": "displayName"}
-        )
-        if self._object(response).get("displayName") != name:
+        self._change(remote_id, "displayName", name)
+
+    def describe_as(self, remote_id: str, description: str) -> None:
+        self._change(remote_id, "description", description)
+
+    def _change(self, remote_id: str, field: str, value: str) -> None:
+        response = self._call("PATCH", self._lists(remote_id), {field: value}, params={"updateMask": field})
+        if self._object(response).get(field) != value:
             raise http.not_understood(response)
 
     def push(self, push: Push) -> Receipt:

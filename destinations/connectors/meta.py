@@ -114,6 +114,7 @@ class Meta(Connector):
         batch_size=10_000,
         calls_per_minute=80,  # 5,000 an hour and 40 for each audience: the standard tier
         base_url="https://graph.facebook.com",
+        description_length=250,  # Meta documents no limit
     )
     config_form: ClassVar[type[forms.Form]] = MetaForm
     secret_fields: ClassVar[tuple[str, ...]] = ("access_token", "app_secret")
@@ -160,13 +161,14 @@ class Meta(Connector):
         return remote_id
 
     def describe(self, remote_id: str) -> RemoteAudience:
-        fields = "id,name,operation_status,delivery_status,approximate_count_lower_bound,approximate_count_upper_bound"
+        fields = "id,name,description,operation_status,delivery_status,approximate_count_lower_bound,approximate_count_upper_bound"
         answer = self._get(self._audience(remote_id), fields=fields)
         operation, delivery = _status(answer, "operation_status"), _status(answer, "delivery_status")
         low, high = _count(answer, "approximate_count_lower_bound"), _count(answer, "approximate_count_upper_bound")
         return RemoteAudience(
             remote_id=remote_id,
             name=str(answer.get("name", "")),
+            description=str(answer.get("description") or ""),
             state="; ".join(words for _, words in (operation, delivery) if words),
             usable=operation[0] in (0, 200),
             matched_low=low,
@@ -176,7 +178,13 @@ class Meta(Connector):
         )
 
     def rename(self, remote_id: str, name: str) -> None:
-        response, answer = self._post(self._audience(remote_id), {"name": name})
+        self._change(remote_id, {"name": name})
+
+    def describe_as(self, remote_id: str, description: str) -> None:
+        self._change(remote_id, {"description": description})
+
+    def _change(self, remote_id: str, fields: Mapping[str, str]) -> None:
+        response, answer = self._post(self._audience(remote_id), fields)
         if answer.get("success") is not True and answer.get("id") != remote_id:
             raise http.not_understood(response)
 

@@ -52,6 +52,7 @@ class OpenList(Connector):
         base_url="http://127.0.0.1:9009",
         can_read_members=True,
         settle_seconds=30,
+        description_length=500,
     )
     config_form: ClassVar[type[forms.Form]] = OpenListForm
     secret_fields: ClassVar[tuple[str, ...]] = ("access_token",)
@@ -95,6 +96,7 @@ class OpenList(Connector):
         return RemoteAudience(
             remote_id=remote_id,
             name=str(answer.get("name", "")),
+            description=str(answer.get("description") or ""),
             matched_low=known,
             matched_high=known,
             matched_words="" if known is not None else "OpenList does not say",
@@ -102,8 +104,14 @@ class OpenList(Connector):
         )
 
     def rename(self, remote_id: str, name: str) -> None:
-        response = self._call("PATCH", self._list(remote_id), {"name": name})
-        if http.json_object(response).get("name") != name:
+        self._change(remote_id, "name", name)
+
+    def describe_as(self, remote_id: str, description: str) -> None:
+        self._change(remote_id, "description", description)
+
+    def _change(self, remote_id: str, field: str, value: str) -> None:
+        response = self._call("PATCH", self._list(remote_id), {field: value})
+        if http.json_object(response).get(field) != value:
             raise http.not_understood(response)
 
     def push(self, push: Push) -> Receipt:

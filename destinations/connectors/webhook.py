@@ -83,6 +83,7 @@ class Webhook(Connector):
         batch_size=500,  # about 75 KB; the specification would like 20
         calls_per_minute=600,
         base_url="",
+        description_length=500,
     )
     config_form: ClassVar[type[forms.Form]] = WebhookForm
     secret_fields: ClassVar[tuple[str, ...]] = ("secret",)
@@ -120,6 +121,10 @@ class Webhook(Connector):
 
     def rename(self, remote_id: str, name: str) -> None:
         self._send(_new_id(), "audience.renamed", {"audience": {"id": remote_id, "name": name}})
+
+    def describe_as(self, remote_id: str, description: str) -> None:
+        about = {"id": remote_id, "description": description}
+        self._send(_new_id(), "audience.described", {"audience": about})
 
     def push(self, push: Push) -> Receipt:
         if push.validate_only:

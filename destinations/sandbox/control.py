@@ -80,7 +80,7 @@ class Sandbox:
         skip: int = 0,
         **params: Any,
     ) -> int:
-        """Have calls go wrong; its id. `op`: check, create, describe, rename, add, remove, poll, members. `times` None: until cleared.
+        """Have calls go wrong; its id. `op`: check, create, describe, describe_as, rename, add, remove, poll, members. `times` None: until cleared.
 
         throttle    retry_after="seconds"|"date"|"absent"|"absurd"|"minutes", seconds=2
         budget      calls=10, seconds=60: more than that are throttled (with times=None)
@@ -115,7 +115,7 @@ class Sandbox:
     # --- What the platforms hold
 
     def audiences(self, platform: str | None = None, account: str | None = None) -> list[dict[str, Any]]:
-        """platform, account, id, name, people, matched and age of each."""
+        """platform, account, id, name, description, people, matched and age of each."""
         found: list[dict[str, Any]] = self._get("audiences", platform=platform, account=account)
         return found
 

@@ -141,6 +141,7 @@ class ControlApi:
             "account": audience.account,
             "id": audience.id,
             "name": audience.name,
+            "description": audience.description,
             "people": people,
             "matched": matched,
             "age": round(time.time() - audience.created_at),

@@ -17,6 +17,7 @@ from destinations.sandbox.web import NO_WISH, Call, Request, Response, Wish, ans
 
 MOST_MEMBERS = 10_000
 MOST_IDENTIFIERS = 10
+MOST_DESCRIPTION = 250
 PROCESSING_SECONDS = 1.0
 DOMAIN = "datamanager.googleapis.com"
 
@@ -152,7 +153,7 @@ class Google:
             return _gone()
         verbs: dict[str, tuple[str, Callable[[], Response]]] = {
             "GET": ("describe", lambda: answer(self._shown(audience))),
-            "PATCH": ("rename", lambda: self._rename(request, audience)),
+            "PATCH": self._patch(request, audience),
             "DELETE": ("delete", lambda: self._delete(audience)),
         }
         if request.method not in verbs:
@@ -171,7 +172,22 @@ class Google:
             return _error(400, "REQUIRED_FIELD_MISSING", "A required field is missing.")
         if name in {audience.name for audience in self.store.audiences(self.name, account)}:
             return _error(400, "DISPLAY_NAME_ALREADY_USED", "The display name is used by another list.")
-        return answer(self._shown(self.store.create(self.name, account, name, types=types)))
+        description = str(given.get("description", ""))
+        if len(description) > MOST_DESCRIPTION:
+            return _error(400, "FIELD_VALUE_TOO_LONG", "The description is too long.")
+        return answer(self._shown(self.store.create(self.name, account, name, types=types, description=description)))
+
+    def _patch(self, request: Request, audience: Audience) -> tuple[str, Callable[[], Response]]:
+        if request.query.get("updateMask") == "description":
+            return "describe_as", lambda: self._describe_as(request, audience)
+        return "rename", lambda: self._rename(request, audience)
+
+    def _describe_as(self, request: Request, audience: Audience) -> Response:
+        description = request.fields.get("description")
+        if not isinstance(description, str) or len(description) > MOST_DESCRIPTION:
+            return _error(400, "FIELD_VALUE_TOO_LONG", "The description is too long, or none.")
+        self.store.change(audience, description=description)
+        return answer(self._shown(self.store.audience(self.name, audience.id) or audience))
 
     def _rename(self, request: Request, audience: Audience) -> Response:
         name = request.fields.get("displayName")
@@ -194,6 +210,7 @@ class Google:
             "name": f"accountTypes/GOOGLE_ADS/accounts/{audience.account}/userLists/{audience.id}",
             "id": audience.id,
             "displayName": audience.name,
+            "description": audience.description,
             "membershipStatus": "OPEN",
             "readOnly": False,
             "ingestedUserListInfo": {

@@ -14,6 +14,7 @@ from destinations.sandbox.store import KINDS, Audience, Row, Store, stored
 from destinations.sandbox.web import Call, Request, Response, Wish, answer, perform
 
 MOST_ROWS = 10_000
+MOST_DESCRIPTION = 250
 _KIND = {"EMAIL": "email", "PHONE": "phone", "EXTERN_ID": "external_id", "MADID": "mobile_ad_id"}
 _SINGLE = {"EMAIL_SHA256": "EMAIL", "PHONE_SHA256": "PHONE", "MOBILE_ADVERTISER_ID": "MADID"}
 _DESCRIBING = ("FN", "LN", "FI", "CT", "ST", "ZIP", "COUNTRY", "GEN", "DOBY", "DOBM", "DOBD")
@@ -125,6 +126,8 @@ class Meta:
         name = str(given.get("name", "")).strip()
         if not name or given.get("subtype", "CUSTOM") != "CUSTOM" or not given.get("customer_file_source"):
             return _error(100, "Invalid parameter", 1870053)
+        if len(str(given.get("description", ""))) > MOST_DESCRIPTION:
+            return _error(100, "Param description is too long")
         return answer({"id": self.store.create(self.name, account, name, description=given.get("description", "")).id})
 
     def _audience(
@@ -147,9 +150,18 @@ class Meta:
         if method == "DELETE":
             call = Call(account, "delete", audience)
             return perform(self, self.store, request, call, lambda _: self._changed(audience, deleted=True))
-        call = Call(account, "rename", audience)
+        name, description = given.get("name"), given.get("description")
+        call = Call(account, "rename" if name else "describe_as", audience)
         return perform(
-            self, self.store, request, call, lambda _: self._changed(audience, name=str(given.get("name", "")))
+            self,
+            self.store,
+            request,
+            call,
+            lambda _: self._changed(
+                audience,
+                name=None if name is None else str(name),
+                description=None if description is None else str(description),
+            ),
         )
 
     def _missing(self, request: Request, node: str) -> Response:
@@ -165,8 +177,12 @@ class Meta:
         )
         return _gone()
 
-    def _changed(self, audience: Audience, *, name: str | None = None, deleted: bool = False) -> Response:
-        self.store.change(audience, name=name or None, deleted=deleted)
+    def _changed(
+        self, audience: Audience, *, name: str | None = None, description: str | None = None, deleted: bool = False
+    ) -> Response:
+        if description is not None and len(description) > MOST_DESCRIPTION:
+            return _error(100, "Param description is too long")
+        self.store.change(audience, name=name or None, description=description, deleted=deleted)
         return answer({"success": True})
 
     def _shown(self, audience: Audience) -> dict[str, Any]:
@@ -174,6 +190,7 @@ class Meta:
         return {
             "id": audience.id,
             "name": audience.name,
+            "description": audience.description,
             "subtype": "CUSTOM",
             "operation_status": {"code": 200, "description": "Normal"},
             "delivery_status": {"code": 200, "description": "This audience is ready for use."}

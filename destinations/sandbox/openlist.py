@@ -3,9 +3,9 @@
 Every call: Authorization: Bearer TOKEN, X-Account: ACCOUNT.
 
     GET    /openlist/v1/account                     → name, currency, may_edit, token_ends
-    POST   /openlist/v1/lists                       {name, description} → 201 {id, name, received, matched}
+    POST   /openlist/v1/lists                       {name, description} → 201 {id, name, description, received, matched}
     GET    /openlist/v1/lists/ID                    → the same
-    PATCH  /openlist/v1/lists/ID                    {name} → the same
+    PATCH  /openlist/v1/lists/ID                    {name} or {description} → the same
     DELETE /openlist/v1/lists/ID                    → 204
     POST   /openlist/v1/lists/ID/members:add        {members: [{external_id?, email_sha256?}, …]} (at most 5,000)
     POST   /openlist/v1/lists/ID/members:remove       → 200 {received, accepted, errors: [{index, code, message}]}
@@ -88,12 +88,16 @@ class OpenList:
         name = str(request.fields.get("name", "")).strip()
         if not name:
             return answer({"error": {"code": "name_missing"}}, 422)
-        return answer(self._shown(self.store.create(self.name, account, name)), 201)
+        description = str(request.fields.get("description", ""))
+        return answer(self._shown(self.store.create(self.name, account, name, description=description)), 201)
 
     def _list(self, request: Request, audience: Audience) -> Response:
         verbs: dict[str, tuple[str, Callable[[Wish], Response]]] = {
             "GET": ("describe", lambda _: answer(self._shown(audience))),
-            "PATCH": ("rename", lambda _: self._rename(request, audience)),
+            "PATCH": (
+                "rename" if "name" in request.fields else "describe_as",
+                lambda _: self._change(request, audience),
+            ),
             "DELETE": ("delete", lambda _: self._delete(audience)),
         }
         if request.method not in verbs:
@@ -101,10 +105,11 @@ class OpenList:
         op, work = verbs[request.method]
         return perform(self, self.store, request, Call(audience.account, op, audience), work)
 
-    def _rename(self, request: Request, audience: Audience) -> Response:
-        self.store.change(audience, name=str(request.fields.get("name") or audience.name))
-        renamed = self.store.audience(self.name, audience.id)
-        return answer(self._shown(renamed or audience))
+    def _change(self, request: Request, audience: Audience) -> Response:
+        given = {name: str(request.fields[name]) for name in ("name", "description") if name in request.fields}
+        self.store.change(audience, name=given.get("name") or None, description=given.get("description"))
+        changed = self.store.audience(self.name, audience.id)
+        return answer(self._shown(changed or audience))
 
     def _delete(self, audience: Audience) -> Response:
         self.store.change(audience, deleted=True)
@@ -112,7 +117,8 @@ class OpenList:
 
     def _shown(self, audience: Audience) -> dict[str, Any]:
         people, matched = self.store.sizes(audience)
-        return {"id": audience.id, "name": audience.name, "received": people, "matched": matched, "at": time.time()}
+        said = {"id": audience.id, "name": audience.name, "description": audience.description}
+        return {**said, "received": people, "matched": matched, "at": time.time()}
 
     def _members(self, request: Request, audience: Audience, verb: str | None) -> Response:
         if verb is None:

@@ -96,6 +96,7 @@ class Pages:
         return {
             "id": audience.id,
             "name": audience.name,
+            "description": audience.description,
             "people": people,
             "matched": matched,
             "reach": f"{low:,}–{high:,}" if low >= 0 else "too few to say",

@@ -64,6 +64,11 @@ class Audience:
     created_at: float
     changed_at: float
 
+    @property
+    def description(self) -> str:
+        """What its connector says of it."""
+        return str(self.details.get("description", ""))
+
 
 class Store:
     """Accounts, audiences and who is in them. `journal` is what happened to them."""
@@ -171,12 +176,22 @@ class Store:
         )
         return [_audience(row) for row in rows]
 
-    def change(self, audience: Audience, *, name: str | None = None, deleted: bool = False) -> None:
+    def change(
+        self,
+        audience: Audience,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        deleted: bool = False,
+    ) -> None:
         with self._database.writing() as db:
             db.execute(
                 "UPDATE audience SET name = coalesce(?, name), deleted = ?, changed_at = ? WHERE no = ?",
                 (name, deleted, time.time(), audience.no),
             )
+            if description is not None:
+                sql = "UPDATE audience SET details = json_set(details, '$.description', ?) WHERE no = ?"
+                db.execute(sql, (description, audience.no))
             if deleted:
                 db.execute("DELETE FROM member WHERE audience = ?", (audience.no,))
 

@@ -18,6 +18,7 @@ _PATH = re.compile(r"/webhooks/(?P<account>[\w-]+)/?")
 _OPS = {
     "audience.created": "create",
     "audience.renamed": "rename",
+    "audience.described": "describe_as",
     "audience.members_added": "add",
     "audience.members_removed": "remove",
     "rollcall.test": "check",
@@ -81,10 +82,16 @@ class Webhook:
             return Response(204, b"")
         if audience is None:
             audience = self.store.create(
-                self.name, call.account, str(about.get("name") or about.get("id")), audience_id=str(about["id"])
+                self.name,
+                call.account,
+                str(about.get("name") or about.get("id")),
+                audience_id=str(about["id"]),
+                description=str(about.get("description", "")),
             )
         if first and call.op == "rename":
             self.store.change(audience, name=str(about.get("name")))
+        if first and call.op == "describe_as":
+            self.store.change(audience, description=str(about.get("description", "")))
         if first and call.op == "add":
             self.store.add(audience, [_row(member) for member in members])
         if first and call.op == "remove":

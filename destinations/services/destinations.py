@@ -15,6 +15,7 @@ from destinations import secrets
 from destinations.connectors import registry
 from destinations.connectors.base import Connector, ConnectorError, Misconfigured
 from destinations.models import Account, Destination, Mapping
+from destinations.remotes import LOOK
 from destinations.services import Refused, refuse
 from destinations.services.mappings import TASK
 from destinations.services.runs import SENDS
@@ -78,7 +79,7 @@ def change(
         row.save(update_fields=["name", "base_url", "config", "state", "state_words"])
         if credentials is not None:
             _seal(row, secret, actor)
-        Mapping.objects.filter(destination=row).update(blocked_reason="")
+        Mapping.objects.filter(destination=row, lost="").update(blocked_reason="")
         after = {"name": row.name, "base_url": row.base_url, "config": row.config}
         if credentials is not None:
             after["credentials"] = sorted(secret)
@@ -108,8 +109,11 @@ def check(*, actor: User | None, destination: Destination) -> Destination:
 
 
 def _let_call_again(destination: Destination) -> None:
-    """What the refusal stopped goes on. A connection with a trouble of its own stops itself again at its first call."""
-    for mapping in Mapping.objects.filter(destination=destination).exclude(blocked_reason=""):
+    """What the refusal stopped goes on. A connection with a trouble of its own stops itself again at its first call; whether a lost
+    audience can be seen again is asked first."""
+    for mapping in Mapping.objects.filter(destination=destination).exclude(lost=""):
+        jobs.ask(LOOK, mapping.pk, queue="sync")
+    for mapping in Mapping.objects.filter(destination=destination, lost="").exclude(blocked_reason=""):
         Mapping.objects.filter(pk=mapping.pk).update(blocked_reason="")
         if mapping.state in SENDS:
             jobs.ask(TASK, mapping.pk, queue="sync")

@@ -12,14 +12,14 @@ from audiences import jobs
 from audiences.models import Audience, Identity, User, Workspace
 from audiences.services import trail
 from audiences.vocabulary import Problem
-from destinations import identities, ledger, signals
+from destinations import identities, ledger, remotes, signals
 from destinations.connectors import registry
 from destinations.connectors.base import ConnectorError
 from destinations.models import Destination, Ledger, Mapping
 from destinations.services import Refused, Stopped, refuse
 from destinations.transitions import Book
 
-TASK = "destinations.sync"
+TASK = remotes.SYNC
 CADENCE = range(60, 30 * 24 * 3600 + 1)  # seconds
 S = Mapping.State
 _SENDING = (S.TRIAL, S.LIVE)
@@ -136,8 +136,12 @@ def thaw(*, now: datetime) -> int:
 
 def retire(*, actor: User | None, mapping: Mapping, reason: str = "") -> Mapping:
     """The end of it. Everybody who was sent is removed at the platform first; an adopted audience keeps what was there before."""
-    row = _move(actor, mapping, S.RETIRED, reason)
-    if row.remote_id:
+    with transaction.atomic():
+        row = _move(actor, mapping, S.RETIRED, reason)
+        if row.lost == Mapping.Lost.GONE:
+            ledger.start_anew(row.pk, wanted=False, now=timezone.now())
+            Mapping.objects.filter(pk=row.pk).update(blocked_reason="")
+    if row.remote_id and row.lost != Mapping.Lost.GONE:
         jobs.keep_doing(TASK, row.pk, every=timedelta(seconds=row.cadence_seconds), queue="sync")
         jobs.ask(TASK, row.pk, queue="sync")
     else:
@@ -200,10 +204,52 @@ def override(*, actor: User | None, mapping: Mapping, by: str, reason: str, unti
     return row
 
 
-def unblock(*, actor: User | None, mapping: Mapping, reason: str = "") -> Mapping:
-    """Somebody has seen to what stopped it: it may call again."""
+def recreate(*, actor: User | None, mapping: Mapping, reason: str = "") -> Mapping:
+    """Its audience was deleted on the platform: the next sync makes a new one, with an id of its own, and sends everybody again.
+    Raises Refused where it is not known to be deleted."""
+    now = timezone.now()
     with transaction.atomic():
         row = _locked(mapping)
+        if row.lost != Mapping.Lost.GONE:
+            raise refuse("Its audience is not known to be deleted there. Look again first.")
+        before = {"remote_id": row.remote_id, "lost_at": row.lost_at.isoformat() if row.lost_at else None}
+        fresh: dict[str, Any] = {
+            **dict.fromkeys(("remote_id", "remote_name", "remote_description", "renamed_there", "lost"), ""),
+            **dict.fromkeys(("made_at", "seen_at", "renamed_there_at", "lost_at", "matched_at"), None),
+            **dict.fromkeys(("matched_low", "matched_high"), None),
+            **dict.fromkeys(("adopted", "add_only"), False),
+            "matched_words": "",
+            "blocked_reason": "",
+        }
+        for name, value in fresh.items():
+            setattr(row, name, value)
+        row.save(update_fields=list(fresh))
+        people = ledger.start_anew(row.pk, wanted=True, now=now)
+        after = {"people_untold": people}
+        trail.record(actor, "mapping.recreated", "mapping", name_of(row), before=before, after=after, reason=reason)
+    if row.state in _SENDING:
+        keep_syncing(row)
+    return row
+
+
+def look_again(*, actor: User | None, mapping: Mapping) -> Mapping:
+    """Ask the platform whether an audience that was lost is there again; it goes on if so. Raises Refused where it is not."""
+    remotes.see(mapping)
+    row = Mapping.objects.select_related("audience", "destination").get(pk=mapping.pk)
+    if row.lost:
+        raise refuse(f"It is not there: {row.blocked_reason}")
+    trail.record(actor, "mapping.looked_again", "mapping", name_of(row))
+    return row
+
+
+def unblock(*, actor: User | None, mapping: Mapping, reason: str = "") -> Mapping:
+    """Somebody has seen to what stopped it: it may call again. Raises Refused while its audience is lost: see `look_again`."""
+    with transaction.atomic():
+        row = _locked(mapping)
+        if row.lost:
+            raise refuse(
+                "Its audience is gone there, and nothing is sent to one that nobody has seen since. Look again."
+            )
         before, row.blocked_reason = row.blocked_reason, ""
         row.save(update_fields=["blocked_reason"])
         trail.record(actor, "mapping.unblocked", "mapping", name_of(row), before={"blocked": before}, reason=reason)

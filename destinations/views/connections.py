@@ -17,7 +17,7 @@ from audiences.access import requires
 from audiences.models import Audience, User
 from audiences.queries import activity
 from audiences.views.page import actor, page
-from destinations import queries, refusals, remote_names
+from destinations import queries, refusals, remote_descriptions, remote_names
 from destinations.forms import AdoptForm, ChooseForm, ConnectionForm, ExceptionForm, FreezeForm, ReasonForm, TypedForm
 from destinations.models import ENDED, Hold, Run
 from destinations.models import Mapping as Connection
@@ -128,6 +128,25 @@ DEEDS: Mapping[str, Deed] = {
         typed=True,
         done="Everybody is being told again.",
     ),
+    "recreate": Deed(
+        "Create it anew and send everybody again",
+        "Its audience was deleted on the platform. The next sync makes a new one under the same name, with an id of its own, and sends everybody who may be sent, as if for the first time. Ad sets that name the deleted one must be pointed at the new one.",
+        "Create it anew",
+        (S.TRIAL, S.LIVE, S.PAUSED, S.FROZEN),
+        _with_reason(mappings.recreate),
+        danger=True,
+        typed=True,
+        done="It is made anew at the next sync, and everybody is sent again.",
+    ),
+    "look": Deed(
+        "Look again",
+        "The platform is asked now whether it knows the audience. If it does, the connection goes on as it was; if not, nothing changes.",
+        "Look again",
+        (S.TRIAL, S.LIVE, S.PAUSED, S.FROZEN),
+        lambda user, mapping, values: mappings.look_again(actor=user, mapping=mapping),
+        form=forms.Form,
+        done="It is there. The connection goes on.",
+    ),
     "unblock": Deed(
         "Call again",
         "The connection was stopped because a person had to act first. If that is done, it may call again.",
@@ -200,6 +219,7 @@ def connection(request: HttpRequest, pk: int) -> HttpResponse:
         "objection": "" if mapping.state == S.RETIRED else mappings.objection(mapping),
         "exemption": queries.exemption(mapping),
         "name": remote_names.now(mapping),
+        "described": remote_descriptions.of(mapping),
         "deeds": [(name, deed) for name, deed in DEEDS.items() if _may_now(name, deed, mapping)],
         "reasons": refusals.by_reason(mapping),
         "rehearsal": rehearsal,
@@ -339,8 +359,12 @@ def _seen(pk: int) -> queries.Seen:
 
 
 def _may_now(name: str, deed: Deed, mapping: Connection) -> bool:
+    if name == "recreate" and mapping.lost != Connection.Lost.GONE:
+        return False
+    if name == "look" and not mapping.lost:
+        return False
     if name == "unblock":
-        return bool(mapping.blocked_reason)
+        return bool(mapping.blocked_reason) and not mapping.lost
     if name == "exception" and mapping.audience.purpose != Audience.Purpose.RETARGETING:
         return False
     if name == "adopt" and mapping.remote_id:

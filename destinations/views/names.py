@@ -7,7 +7,13 @@ from audiences.access import requires
 from audiences.views.page import page, paginated
 from destinations import remote_names
 
-FILTERS = (("", "All"), ("differs", "Differ"), (remote_names.NEW, "Not there yet"), (remote_names.KEPT, "Adopted"))
+FILTERS = (
+    ("", "All"),
+    ("differs", "Differ"),
+    (remote_names.GONE, "Deleted there"),
+    (remote_names.NEW, "Not there yet"),
+    (remote_names.KEPT, "Adopted"),
+)
 
 
 @require_GET

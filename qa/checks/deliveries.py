@@ -124,6 +124,9 @@ def blocked(facts: Facts) -> Iterator[Reading]:
         if not mapping.blocked_reason:
             yield Reading(subject, facts.minute, mapping=mapping, audience=mapping.audience)
             continue
+        if mapping.lost:
+            yield Reading(subject, facts.minute, _lost(facts, mapping), mapping.audience, mapping)
+            continue
         since = mapping.run_ended or mapping.state_at
         finding = Finding(
             BAD,
@@ -135,6 +138,31 @@ def blocked(facts: Facts) -> Iterator[Reading]:
             (mapping.blocked_reason[:300],),
         )
         yield Reading(subject, facts.minute, finding, mapping.audience, mapping)
+
+
+def _lost(facts: Facts, mapping: Any) -> Finding:
+    """Its audience is not there any more: told apart, because what is to be done is another thing."""
+    place, since = mapping.destination.name, mapping.lost_at or facts.now
+    gone = mapping.lost == Mapping.Lost.GONE
+    done = "Deleted" if gone else "Blocked"
+    remedy = (
+        "Open the connection: create it anew, which sends everybody again, or retire it. Nothing is made again by itself."
+        if gone
+        else f"See what {place} says of it, and have it allowed again; the connection then goes on by itself."
+    )
+    return Finding(
+        BAD,
+        since,
+        f"{done} on {place}, seen {facts.when(since)}. Nothing is added or removed there any more.",
+        remedy,
+        "audience deleted there" if gone else "audience blocked there",
+        {"To": place, "Id there": mapping.remote_id},
+        (
+            f"The platform said: {mapping.blocked_reason[:300]}",
+            "Somebody deleted it in the ad account" if gone else "It was flagged or closed in the ad account",
+            "Our access to the ad account was taken away",
+        ),
+    )
 
 
 def hold(facts: Facts) -> Iterator[Reading]:

@@ -136,7 +136,9 @@ def test_a_screen_reader_hears_the_sentence_and_the_size_and_not_the_form(world,
         }
         window.regions = regions;
     }""")
-    assert page.locator("#editor [aria-live], #editor [role=status]").count() == 2  # the sentence, and when it was saved
+    assert (
+        page.locator("#editor [aria-live], #editor [role=status]").count() == 2
+    )  # the sentence, and when it was saved
     page.locator('[id="rule-0.last"]').fill("36")
     page.keyboard.press("Tab")
     expect(page.locator("#said")).to_contain_text("in the last 36 hours")

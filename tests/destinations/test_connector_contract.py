@@ -447,3 +447,17 @@ def test_every_kind_of_the_registry_is_held_to_this_suite():
     assert set(KINDS) == set(registry.CONNECTORS)
     for kind, connector in registry.CONNECTORS.items():
         assert connector.kind == kind
+
+
+def test_what_is_said_of_an_audience_is_kept_there_and_may_be_said_anew(kind, connector, sandbox):
+    room = connector.capabilities.description_length
+    remote_id = connector.create("described", "People who did “this”.")
+    assert sandbox.audience(kind, remote_id)["description"] == "People who did “this”."
+    longest = "ü" * room
+    connector.describe_as(remote_id, longest)
+    assert sandbox.audience(kind, remote_id)["description"] == longest
+    said = connector.describe(remote_id)
+    assert said.description in (longest, None)
+    connector.rename(remote_id, "renamed")
+    assert sandbox.audience(kind, remote_id)["description"] == longest
+    assert sandbox.audience(kind, remote_id)["name"] == "renamed"
