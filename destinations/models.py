@@ -6,8 +6,8 @@ Bitmaps here hold `identity_no`; they change only under the row lock of their ma
 from django.db import models
 
 from destinations import plan
-
-SUPPRESSION_LIMIT = 5  # percent
+from destinations.record.models import RecordExport as RecordExport
+from destinations.record.models import Warehouse as Warehouse
 
 
 class Account(models.Model):
@@ -313,6 +313,18 @@ class Rejection(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["mapping", "identity_no", "kind"], name="rejection_once")]
+
+
+class Refusal(models.Model):
+    """Whom the platform refused in one call, by its code: kept with the call, while a Rejection tells only how it stands now."""
+
+    operation = models.ForeignKey(Operation, on_delete=models.CASCADE, related_name="refusals")
+    code = models.CharField(max_length=80)
+    reason = models.CharField(max_length=300)
+    identities = models.BinaryField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["operation", "code"], name="refusal_once")]
 
 
 class Removal(models.Model):

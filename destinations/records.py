@@ -8,10 +8,10 @@ import orjson
 from django.db import connection
 from pyroaring import BitMap
 
-from audiences.bitmaps import to_array
+from audiences.bitmaps import pack, to_array, unpack
 from audiences.people import bulk
 from destinations import plan
-from destinations.models import Rejection
+from destinations.models import Refusal, Rejection
 
 
 def refused(mapping_id: int, kind: str) -> BitMap:
@@ -53,6 +53,8 @@ def refuse(
         unique_fields=["mapping", "identity_no", "kind"],
         update_fields=["code", "reason", "attempts", "retry_at", "operation"],
     )
+    if operation_id is not None:
+        _keep_with_call(operation_id, said)
 
 
 def accepted(mapping_id: int, kind: str, ids: BitMap, now: datetime) -> None:
@@ -83,6 +85,20 @@ def removing(mapping_id: int, ids: BitMap, cause: str, left_at: datetime, now: d
         "WHERE r.mapping_id = %s AND r.identity_no = those.value AND r.accepted_at IS NULL)",
         [mapping_id, cause, _moment(left_at), _moment(now), parameter, mapping_id],
     )
+
+
+def _keep_with_call(operation_id: int, said: Mapping[int, tuple[str, str]]) -> None:
+    """Rejections change with the next attempt; what was said of a call's people stays with the call."""
+    by_code: dict[str, tuple[str, BitMap]] = {}
+    for number, (code, words) in said.items():
+        by_code.setdefault(code[:80], (words[:300], BitMap()))[1].add(number)
+    for code, (words, ids) in by_code.items():
+        row, made = Refusal.objects.get_or_create(
+            operation_id=operation_id, code=code, defaults={"reason": words, "identities": pack(ids)}
+        )
+        if not made:
+            row.identities = pack(unpack(row.identities) | ids)
+            row.save(update_fields=["identities"])
 
 
 def _update(mapping_id: int, ids: BitMap, column: str, condition: str, now: datetime) -> None:

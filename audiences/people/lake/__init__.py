@@ -32,6 +32,7 @@ from audiences.people.lake.manifest import (
     take_snapshot,
 )
 from audiences.people.lake.projection import project_profiles
+from audiences.people.lake.reading import Known, Part, read_events
 from audiences.people.lake.staging import EVENTS, Staged, discard, stage_events
 from audiences.people.pins import Pinned, Snapshot
 
@@ -39,7 +40,9 @@ __all__ = [
     "EVENTS",
     "Contents",
     "EventFile",
+    "Known",
     "Overtaken",
+    "Part",
     "Pinned",
     "ProfileFile",
     "Snapshot",
@@ -59,6 +62,7 @@ __all__ = [
     "project_profiles",
     "publish",
     "publishing",
+    "read_events",
     "repin",
     "stage_events",
     "sweep_files",
