@@ -9,6 +9,8 @@ from destinations import plan
 from destinations.record.models import RecordExport as RecordExport
 from destinations.record.models import Warehouse as Warehouse
 
+SUPPRESSION_LIMIT = 5  # percent
+
 
 class Account(models.Model):
     """The rate budget that destinations on one platform account share. A pause is a floor that every worker keeps."""
