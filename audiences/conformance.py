@@ -62,9 +62,22 @@ class Row:
         """What it would be called; empty where its parts must be chosen by a person, or nothing is to be done."""
         if self.convention is None or self.state not in (BROKEN, VERSION):
             return ""
-        tokens = service.tokens_of(self.convention, self.audience)
-        tokens = tokens or naming.guess(self.convention, self.audience.name, self.audience.key)
-        return suggestion(self.audience, self.convention, tokens)
+        return suggestion(self.audience, self.convention, self.proposed)
+
+    @property
+    def proposed(self) -> dict[str, str]:
+        """Part → the value that it should have; some may be missing."""
+        if self.convention is None:
+            return {}
+        live = self.audience.live_version
+        about = service.gist_of_text(live.segment) if live else None
+        return service.proposed(self.convention, self.audience, about)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Parts that say another than the rule, with whoever's reason."""
+        kept = self.audience.name_overrides.items() if self.convention else ()
+        return tuple(f"{token} stays {said.get('value', '')}: {said.get('reason', '')}" for token, said in kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +121,10 @@ class Effect:
 def audiences() -> list[Audience]:
     """All that are not archived, as far as names go. One query."""
     rows = Audience.objects.filter(archived_at=None).select_related("live_version")
-    shown = ("key", "name", "name_tokens", "name_reason", "purpose", "description", "live_version__number")
+    shown = (
+        "key", "name", "name_tokens", "name_reason", "name_overrides", "purpose", "description",
+        "live_version__number", "live_version__segment",
+    )  # fmt: skip
     return list(rows.only(*shown).order_by("key"))
 
 
@@ -144,10 +160,13 @@ def of(audience: Audience, convention: Convention | None, twins: frozenset[str] 
     read = naming.parse(convention, audience.name)
     if read is None:
         return Row(audience, BROKEN, convention)
-    if _against(audience, convention, read):
+    if _formal(audience, convention, read):
         other = naming.contradictions(convention, audience.name, read, audience.name_tokens or None)
+        other = other or [str(problem) for problem in service.contradictions(convention, audience, read)]
         return Row(audience, BROKEN if other else VERSION, convention)
-    return Row(audience, TWIN if audience.name in twins else OK, convention)
+    if audience.name in twins:
+        return Row(audience, TWIN, convention)
+    return Row(audience, BROKEN if service.contradictions(convention, audience, read) else OK, convention)
 
 
 def wrong(audience: Audience, convention: Convention) -> list[str]:
@@ -162,6 +181,12 @@ def follows(audience: Audience, convention: Convention) -> bool:
 
 
 def _against(audience: Audience, convention: Convention, read: Mapping[str, str]) -> list[str]:
+    """What else is wrong with a name that can be read: in itself, or by what the rule says."""
+    by_rule = service.contradictions(convention, audience, read)
+    return [*_formal(audience, convention, read), *(problem.words for problem in by_rule)]
+
+
+def _formal(audience: Audience, convention: Convention, read: Mapping[str, str]) -> list[str]:
     token = convention.of_kind(naming.CHANNEL)
     return naming.contradictions(
         convention,

@@ -14,7 +14,7 @@ CHANNEL, CHOICE, WINDOW, TEXT, VERSION = KINDS = ("channel", "choice", "window",
 LONGEST = 200  # characters that an audience's name may have here, whatever a platform allows
 SHORTEST = 20  # a limit below this leaves no room for a name
 MOST_TOKENS, MOST_VALUES, MOST_IN_ALL = 12, 100, 300
-RESERVED = ("own_name", "name_reason")  # fields of the form that builds a name
+RESERVED = ("own_name", "name_reason", "rule_reason")  # fields of the form that builds a name
 COMMON_WINDOWS = ("1h", "24h", "3d", "7d", "14d", "30d", "60d", "90d", "180d", "365d", "ever")
 SEPARATOR = re.compile(r"[._+~|:-]{1,3}")
 NAME = re.compile(r"[a-z][a-z0-9_]{0,29}")
@@ -24,6 +24,7 @@ FORMS = {
     TEXT: re.compile(r"[A-Za-z0-9]{1,40}"),
     VERSION: re.compile(r"v[1-9][0-9]{0,5}"),
 }
+FROM_TO = re.compile(r"([1-9][0-9]{0,3})-([1-9][0-9]{0,3})[mhd]")  # a window that ends before now
 UNITS = {"m": "minute", "h": "hour", "d": "day"}
 
 
@@ -67,7 +68,7 @@ class Token:
     def takes(self, word: str) -> bool:
         if self.values or self.kind in (CHOICE, CHANNEL):
             return any(value.value == word for value in self.values)
-        return bool(FORMS[self.kind].fullmatch(word))
+        return is_window(word) if self.kind == WINDOW else bool(FORMS[self.kind].fullmatch(word))
 
     def means(self, word: str) -> str:
         """What this word says at this place, in words; empty where nobody has said."""
@@ -84,7 +85,7 @@ class Token:
         if self.values or self.kind in (CHOICE, CHANNEL):
             return _some([value.value for value in self.values]) or "nothing yet"
         return {
-            WINDOW: "a time such as 24h, 7d or 365d, or ever",
+            WINDOW: "a time such as 24h, 4-24h or 365d, or ever",
             TEXT: "letters and digits, 40 at most",
             VERSION: "v and the number of the live version",
         }[self.kind]
@@ -156,11 +157,19 @@ def starter(channels: Sequence[Value]) -> Convention:
     )
 
 
+def is_window(word: str) -> bool:
+    """24h, ever, or 4-24h, which begins nearer than it ends."""
+    both = FROM_TO.fullmatch(word)
+    return int(both[1]) < int(both[2]) if both else bool(FORMS[WINDOW].fullmatch(word))
+
+
 def window_words(window: str) -> str:
-    """24h → the last 24 hours."""
+    """24h → the last 24 hours; 4-24h → 4 to 24 hours ago."""
     if window == "ever":
         return "at any time"
     number, unit = window[:-1], UNITS[window[-1]]
+    if "-" in number:
+        return f"{number.replace('-', ' to ')} {unit}s ago"
     return f"the last {unit}" if number == "1" else f"the last {number} {unit}s"
 
 
@@ -182,7 +191,9 @@ def build(
     wrong, words = [], []
     for token in convention.tokens:
         word = _word(convention, token, tokens, channel, version)
-        if word and token.takes(word):
+        if word and convention.separator in word:
+            wrong.append(Problem(token.name, f"“{word[:60]}” holds the separator “{convention.separator}”."))
+        elif word and token.takes(word):
             words.append(word)
         elif word or not token.optional:
             wrong.append(Problem(token.name, _refusal(token, word)))
@@ -456,8 +467,10 @@ def _value_faults(token: Token, path: str, separator: str) -> Iterator[Problem]:
             )
         elif not VALUE.fullmatch(value.value):
             yield Problem(where, "must be 1 to 40 letters, digits or . - + _, with a letter or digit at both ends")
-        elif token.kind == WINDOW and not FORMS[WINDOW].fullmatch(value.value):
-            yield Problem(where, f"“{value.value[:40]}” is no window: that is a time such as 24h, 7d or 365d, or ever.")
+        elif token.kind == WINDOW and not is_window(value.value):
+            yield Problem(
+                where, f"“{value.value[:40]}” is no window: that is a time such as 24h, 4-24h or 365d, or ever."
+            )
         elif value.value in seen:
             yield Problem(where, f"“{value.value}” stands here twice.")
         elif token.kind == CHANNEL and any(

@@ -7,9 +7,10 @@ from typing import Any
 from django import forms
 from django.http import QueryDict
 
-from audiences import channels, naming
+from audiences import channels, naming, rule_names
 from audiences.models import Audience, User
 from audiences.naming import Convention, NamingRefused, Problem, Token, Value
+from audiences.segments.gist import Gist
 from audiences.services import naming as service
 
 REASON = "Say why it departs from the convention, for whoever asks later."
@@ -34,6 +35,8 @@ class Built:
     name: str
     draft: str
     problems: tuple[str, ...]
+    against: tuple[str, ...]  # what contradicts the rule, and has no reason yet
+    departs: bool  # whether anything does, with a reason or without
     platforms: tuple[OnPlatform, ...]
 
 
@@ -46,6 +49,7 @@ class NameBuilder(forms.Form):
 
     own_name = forms.CharField(label="A name of its own", required=False, max_length=naming.LONGEST)
     name_reason = forms.CharField(label="Why it departs from the convention", required=False, max_length=500)
+    rule_reason = forms.CharField(label="Why it says another than the rule", required=False, max_length=500)
 
     def __init__(
         self,
@@ -54,10 +58,12 @@ class NameBuilder(forms.Form):
         convention: Convention | None,
         audience: Audience | None = None,
         tokens: Mapping[str, str] | None = None,
+        about: Gist | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(data, prefix="name", **kwargs)
-        self.convention, self.audience = convention, audience
+        self.convention, self.audience, self.about = convention, audience, about
+        says = rule_names.told(convention, about) if convention and about else {}
         self.version = service.number_of(audience) if audience else service.FIRST
         self.name = ""
         self.tokens: dict[str, str] = {}
@@ -69,9 +75,13 @@ class NameBuilder(forms.Form):
                 # A value that is allowed no more is not chosen: a browser would send nothing for it.
                 gone = isinstance(field, forms.ChoiceField) and not field.valid_value(now)
                 self.initial[token.name] = "" if gone else now
+                if token.name in says:
+                    field.help_text = f"The rule says {says[token.name]}."
         excepted = audience is not None and (bool(audience.name_reason) or convention is None)
         self.initial["own_name"] = audience.name if audience and excepted else ""
         self.initial["name_reason"] = audience.name_reason if audience else ""
+        said = audience.name_overrides.values() if audience else ()
+        self.initial["rule_reason"] = next((one.get("reason", "") for one in said), "")
 
     @classmethod
     def of(
@@ -81,17 +91,22 @@ class NameBuilder(forms.Form):
         *,
         channel: str = "",
         tokens: Mapping[str, str] | None = None,
+        about: Gist | None = None,
     ) -> "NameBuilder":
-        """For an audience, or a new one. `channel`: the kind of platform that is chosen already; `tokens`: what else is known."""
+        """For an audience, or a new one. `channel`: the kind of platform that is chosen already; `tokens`: what else is known; `about`: what
+        the rule says, where it is not the audience's own."""
         convention = service.current()
         known: dict[str, str] = {}
         if convention is not None and audience is not None:
+            about = about or service.gist_of(audience)
             known = service.tokens_of(convention, audience)
-            known = known or naming.guess(convention, audience.name, audience.key)
+            if not known:
+                guessed = naming.guess(convention, audience.name, audience.key)
+                known = {**guessed, **(rule_names.told(convention, about) if about else {})}
         token = convention.of_kind(naming.CHANNEL) if convention else None
         if token and channel:
             known.setdefault(token.name, channel)
-        return cls(data, convention=convention, audience=audience, tokens={**known, **(tokens or {})})
+        return cls(data, convention=convention, audience=audience, tokens={**known, **(tokens or {})}, about=about)
 
     @staticmethod
     def build_only(data: Mapping[str, Any]) -> bool:
@@ -122,7 +137,23 @@ class NameBuilder(forms.Form):
         except NamingRefused as refused:
             name, problems = "", tuple(p.words for p in refused.problems if p.path == "" or tokens.get(p.path))
         draft = self.convention.separator.join(self._word(token, tokens) for token in self.convention.tokens)
-        return Built(name, draft, problems, platforms)
+        against, open_ = self._against(tokens)
+        words = tuple(f"{problem.words}" for problem in open_)
+        return Built(name, draft, problems, words, bool(against), platforms)
+
+    def _against(self, tokens: Mapping[str, str]) -> tuple[list[Problem], list[Problem]]:
+        """What contradicts the rule; and of that, what nobody has said why before."""
+        if self.convention is None or self.about is None:
+            return [], []
+        found = rule_names.against(self.convention, tokens, self.about)
+        before = self.audience
+        return found, [p for p in found if before is None or not service.overridden(before, p.path, tokens)]
+
+    @property
+    def departures(self) -> dict[str, str]:
+        """Token → why, of what contradicts the rule."""
+        why = self.cleaned_data.get("rule_reason", "").strip()
+        return {problem.path: why for problem in self._against(self.tokens)[0]} if why else {}
 
     def _word(self, token: Token, tokens: Mapping[str, str]) -> str:
         if token.kind == naming.VERSION:
@@ -148,6 +179,8 @@ class NameBuilder(forms.Form):
             self.name = own
             return values
         self.tokens = self.chosen()
+        for problem in () if values.get("rule_reason") else self._against(self.tokens)[1]:
+            self.add_error("rule_reason", f"{problem.words} Choose what the rule says, or say why it differs.")
         try:
             self.name = service.built(self.convention, self.tokens, self.version)
             service.free(self.audience, self.name)
@@ -178,7 +211,9 @@ class NameBuilder(forms.Form):
                 why = self.cleaned_data.get("name_reason", "")
                 service.name_freely(actor=actor, audience=audience, name=own, name_reason=why, reason=reason)
             else:
-                service.rename_by_convention(actor=actor, audience=audience, tokens=self.tokens, reason=reason)
+                service.rename_by_convention(
+                    actor=actor, audience=audience, tokens=self.tokens, reason=reason, departs=self.departures
+                )
         except NamingRefused as refused:
             self.blame(refused)
             return False

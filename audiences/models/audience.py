@@ -15,6 +15,9 @@ class Audience(models.Model):
     name = models.CharField(max_length=200)
     name_tokens = models.JSONField(default=dict, help_text="Token of the naming convention → its value here")
     name_reason = models.TextField(blank=True, help_text="Why the name departs from the convention; empty: it does not")
+    name_overrides = models.JSONField(
+        default=dict, help_text='Token → {"value", "reason"}: stays though the rule says another'
+    )
     description = models.TextField(blank=True)
     purpose = models.CharField(max_length=11, choices=Purpose.choices)
     definition_owner = models.ForeignKey(

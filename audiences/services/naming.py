@@ -1,13 +1,17 @@
 """The workspace's naming convention: what it is, changed and kept; and audiences named by it. What a name may be is audiences/naming.py's."""
 
+import functools
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import transaction
 
-from audiences import channels, naming
-from audiences.models import Audience, NamingConvention, User
+from audiences import channels, naming, rule_names, vocabulary
+from audiences.models import Audience, NamingConvention, SegmentVersion, User
 from audiences.naming import Convention, NamingRefused, Problem
+from audiences.segments import gist
+from audiences.segments.gist import Gist
 from audiences.services import trail
 
 FIRST = 1  # the version that a name says before anything is published
@@ -107,6 +111,46 @@ def tokens_of(convention: Convention | None, audience: Audience) -> dict[str, st
     return {token: value for token, value in (read or {}).items() if version is None or token != version.name}
 
 
+def gist_of(audience: Audience) -> Gist | None:
+    """What its live rule is about, or its newest draft's; None where it has none yet, or one that is not finished. No query where a
+    version is live and at hand."""
+    version = audience.live_version
+    if version is None and audience.pk is not None:
+        version = audience.versions.filter(outline__isnull=True).order_by("-number").first()
+    return gist_of_text(version.segment) if version else None
+
+
+@functools.lru_cache(maxsize=2000)
+def gist_of_text(text: str) -> Gist:
+    """Of a rule as it is kept: each is read once a process."""
+    return gist.of(vocabulary.rule(text))
+
+
+def contradictions(convention: Convention, audience: Audience, tokens: Mapping[str, str]) -> list[Problem]:
+    """The parts that say another than the live rule does, and that nobody has said why. No query, if its live version is at hand."""
+    if audience.live_version is None:
+        return []
+    found = rule_names.against(convention, tokens, gist_of_text(audience.live_version.segment))
+    return [problem for problem in found if not overridden(audience, problem.path, tokens)]
+
+
+def overridden(audience: Audience, token: str, tokens: Mapping[str, str]) -> bool:
+    """Whether somebody has said why this value stays, whatever the rule says."""
+    said = audience.name_overrides.get(token)
+    return bool(said) and said.get("value") == tokens.get(token)
+
+
+def proposed(convention: Convention, audience: Audience, about: Gist | None) -> dict[str, str]:
+    """The parts that its name should have: as chosen, or as its name and key seem to mean; with what the rule says where that is missing
+    or contradicts it without a reason."""
+    tokens = tokens_of(convention, audience)
+    tokens = tokens or naming.guess(convention, audience.name, audience.key)
+    if about is None:
+        return tokens
+    kept = {token: True for token in tokens if overridden(audience, token, tokens)}
+    return rule_names.agreed(convention, tokens, about, kept)
+
+
 def built(convention: Convention, tokens: Mapping[str, str], version_number: int | None, *, channel: str = "") -> str:
     """The name that these values give, checked to the length of its platform. Raises NamingRefused."""
     token = convention.of_kind(naming.CHANNEL)
@@ -139,9 +183,19 @@ def name_on(convention: Convention | None, audience: Audience, kind: str) -> str
 
 
 def rename_by_convention(
-    *, actor: User | None, audience: Audience, tokens: Mapping[str, str] | None = None, reason: str = ""
+    *,
+    actor: User | None,
+    audience: Audience,
+    tokens: Mapping[str, str] | None = None,
+    reason: str = "",
+    departs: Mapping[str, str] | None = None,
+    about: Gist | None = None,
 ) -> Audience:
-    """Give it the name that the convention builds from `tokens` (those that it has, where none are given). Raises NamingRefused."""
+    """Give it the name that the convention builds from `tokens` (those that it has, where none are given). Raises NamingRefused.
+
+    A part that contradicts the rule (`about`, its live one where none is given) needs a reason: `departs`, token → why, which stays on
+    record beside the name.
+    """
     convention = current()
     if convention is None:
         raise NamingRefused(Problem("", "There is no naming convention."))
@@ -149,7 +203,32 @@ def rename_by_convention(
     name = built(convention, chosen, number_of(audience))
     free(audience, name)
     fits_everywhere(convention, chosen, number_of(audience))
-    return _named(actor, audience, name=name, name_tokens=chosen, name_reason="", reason=reason)
+    overrides = _overrides(convention, audience, chosen, about or gist_of(audience), departs or {})
+    named = {"name": name, "name_tokens": chosen, "name_reason": "", "name_overrides": overrides}
+    return _named(actor, audience, reason=reason, **named)
+
+
+def _overrides(
+    convention: Convention,
+    audience: Audience,
+    chosen: Mapping[str, str],
+    about: Gist | None,
+    departs: Mapping[str, str],
+) -> dict[str, dict[str, str]]:
+    """What is to stay though the rule says another, each with its reason. Raises NamingRefused where there is none."""
+    kept: dict[str, dict[str, str]] = {}
+    wrong = []
+    for problem in rule_names.against(convention, chosen, about) if about else ():
+        token, why = problem.path, departs.get(problem.path, "").strip()
+        if why:
+            kept[token] = {"value": chosen[token], "reason": why[:500]}
+        elif overridden(audience, token, chosen):
+            kept[token] = audience.name_overrides[token]
+        else:
+            wrong.append(Problem(token, f"{problem.words} Choose what the rule says, or say why it differs."))
+    if wrong:
+        raise NamingRefused(*wrong)
+    return kept
 
 
 def name_freely(*, actor: User | None, audience: Audience, name: str, name_reason: str, reason: str = "") -> Audience:
@@ -159,28 +238,78 @@ def name_freely(*, actor: User | None, audience: Audience, name: str, name_reaso
         raise NamingRefused(Problem("name", f"must have 1 to {naming.LONGEST} characters"))
     if not name_reason and current() is not None:
         raise NamingRefused(Problem("name_reason", "Say why it departs from the convention, for whoever asks later."))
-    return _named(actor, audience, name=name, name_tokens=audience.name_tokens, name_reason=name_reason, reason=reason)
+    named = {"name": name, "name_tokens": audience.name_tokens, "name_reason": name_reason, "name_overrides": {}}
+    return _named(actor, audience, reason=reason, **named)
 
 
-def follow_version(*, actor: User | None, audience: Audience) -> None:
-    """Called in the transaction that makes a version live, on the row held there: a name that follows the convention says the new version."""
+@dataclass(frozen=True, slots=True)
+class After:
+    """What an audience is called once a version is live. `words`: which parts follow from its rule, and which cannot."""
+
+    before: str
+    name: str
+    changed: Mapping[str, str] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+
+    @property
+    def renames(self) -> bool:
+        return self.name != self.before
+
+
+def name_after(audience: Audience, version: SegmentVersion) -> After:
+    """What it will be called when this version, a draft, is live."""
+    return _after(audience, audience.live_version, version)
+
+
+def follow_version(*, actor: User | None, audience: Audience, before: SegmentVersion | None = None) -> None:
+    """Called in the transaction that makes a version live, on the row held there, in place of `before`: a name that follows the convention
+    says the new version, and what its rule says now."""
+    assert audience.live_version is not None
+    found = _after(audience, before, audience.live_version)
+    about = gist_of_text(audience.live_version.segment)
     convention = current()
-    if convention is None or audience.name_reason or convention.of_kind(naming.VERSION) is None:
+    overrides = {
+        token: said
+        for token, said in audience.name_overrides.items()
+        if convention and rule_names.against(convention, {token: said.get("value", "")}, about)
+    }
+    if not found.renames and overrides == audience.name_overrides:
         return
-    read = naming.parse(convention, audience.name)
-    name = _as_read(convention, read, number_of(audience)) if read else audience.name
-    if name and name != audience.name:
-        before, audience.name = audience.name, name
-        audience.save(update_fields=["name"])
-        trail.record(
-            actor,
-            "audience.renamed",
-            "audience",
-            audience.key,
-            before=before,
-            after=name,
-            reason="a new version is live",
+    was, audience.name, audience.name_overrides = audience.name, found.name, overrides
+    if audience.name_tokens:
+        audience.name_tokens = {**audience.name_tokens, **found.changed}
+    audience.save(update_fields=["name", "name_tokens", "name_overrides"])
+    if found.renames:
+        reason = " ".join(["A new version is live.", *found.words])
+        trail.record(actor, "audience.renamed", "audience", audience.key, before=was, after=found.name, reason=reason)
+
+
+def _after(audience: Audience, before: SegmentVersion | None, version: SegmentVersion) -> After:
+    convention = current()
+    same = After(audience.name, audience.name)
+    read = naming.parse(convention, audience.name) if convention and not audience.name_reason else None
+    if convention is None or read is None:
+        return same
+    words: list[str] = []
+    changed: dict[str, str] = {}
+    if before is not None:
+        kept = {token: True for token in read if overridden(audience, token, read)}
+        parts = rule_names.following(
+            convention, read, gist_of_text(before.segment), gist_of_text(version.segment), kept
         )
+        for part in parts:
+            changed |= {part.token: part.after} if part.after else {}
+            if part.after:
+                words.append(f"{part.rule}: {part.before} becomes {part.after} in it.")
+            else:
+                words.append(f"{part.rule}, and the name goes on saying {part.before}: somebody has to choose another.")
+    name = _as_read(convention, {**read, **changed}, version.number)
+    if changed and (not name or _holder(audience, name)):
+        words.append(
+            f"“{name}” is another audience’s name already: it stays as it was." if name else "It would be too long."
+        )
+        changed, name = {}, _as_read(convention, read, version.number)
+    return After(audience.name, name or audience.name, changed, tuple(words))
 
 
 def _as_read(convention: Convention, read: Mapping[str, str], version_number: int) -> str:
@@ -208,7 +337,7 @@ def _named(actor: User | None, audience: Audience, *, reason: str, **fields: Any
         for name, value in fields.items():
             setattr(held, name, value)
         held.save(update_fields=list(fields))
-        said = reason or fields["name_reason"]
+        said = reason or fields["name_reason"] or "; ".join(one["reason"] for one in fields["name_overrides"].values())
         trail.record(actor, "audience.renamed", "audience", held.key, before=before, after=fields, reason=said)
     return held
 
@@ -225,11 +354,16 @@ def plain(convention: Convention, tokens: Mapping[str, str]) -> dict[str, str]:
 
 def free(audience: Audience | None, name: str) -> None:
     """Raises NamingRefused where another audience has this name."""
+    if taken := _holder(audience, name):
+        raise NamingRefused(Problem("", f"“{name}” is the name of {taken} already: choose other parts."))
+
+
+def _holder(audience: Audience | None, name: str) -> str:
+    """The key of another audience that has this name; empty: nobody."""
     others = Audience.objects.filter(name=name, archived_at=None)
     if audience is not None:
         others = others.exclude(pk=audience.pk)
-    if taken := others.values_list("key", flat=True).first():
-        raise NamingRefused(Problem("", f"“{name}” is the name of {taken} already: choose other parts."))
+    return others.values_list("key", flat=True).first() or ""
 
 
 def fits_everywhere(convention: Convention, tokens: Mapping[str, str], version_number: int) -> None:

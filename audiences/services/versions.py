@@ -225,7 +225,7 @@ def _publish(
         after={"version": version.number, "sha256": version.sha256},
         reason=version.reason,
     )
-    naming.follow_version(actor=actor, audience=audience)
+    naming.follow_version(actor=actor, audience=audience, before=before)
     jobs.ask("audiences.refresh_due", "all")
     if before is None:
         jobs.ask("audiences.backfill", "all")

@@ -51,6 +51,7 @@ class AudienceEntry:
     excluded_by: tuple[str, ...] | None
     tokens: Mapping[str, str] | None  # the parts of its name
     name_reason: str | None  # why its name is one of its own
+    token_reasons: Mapping[str, str] | None  # part → why it says another than the rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,7 @@ class _Reader:
             "suppressed_by",
             "tokens",
             "name_tokens",
+            "token_reasons",
             "name_reason",
         )
         row = self.fields(data, path, known)
@@ -217,6 +219,7 @@ class _Reader:
             excluded_by=self.texts(row, linked, path),
             tokens=naming.read_tokens(row.get("tokens", row.get("name_tokens")), _at(path, "tokens"), self.wrong),
             name_reason=self.text(row, "name_reason", path),
+            token_reasons=naming.read_tokens(row.get("token_reasons"), _at(path, "token_reasons"), self.wrong),
         )
 
     def segment(self, row: Mapping[str, Any], path: str) -> Node | None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from audiences import channels, naming
+from audiences import channels, naming, rule_names
 from audiences.models import Audience
 from audiences.naming import NamingRefused
+from audiences.segments import gist
+from audiences.segments.gist import Gist
 from audiences.services import naming as service
 
 if TYPE_CHECKING:
@@ -97,7 +99,32 @@ def of_audience(planner: Planner, entry: AudienceEntry, row: Audience | None) ->
         differs.append(("tokens", _said(row.name_tokens) if row else "", _said(tokens)))
     if row is not None and row.name_reason:
         differs.append(("name_reason", row.name_reason, ""))
-    return Named(name, tuple(differs), partial(_build, entry.key, tokens, planner.reason))
+    about = gist.of(entry.segment) if entry.segment is not None else service.gist_of(row) if row else None
+    departs = _departures(planner, entry, row, rules, tokens, about)
+    had = {token: str(said.get("reason", "")) for token, said in row.name_overrides.items()} if row else {}
+    if had != departs:
+        differs.append(("token_reasons", _said(had), _said(departs)))
+    return Named(name, tuple(differs), partial(_build, entry.key, tokens, planner.reason, departs, about))
+
+
+def _departures(
+    planner: Planner,
+    entry: AudienceEntry,
+    row: Audience | None,
+    rules: naming.Convention,
+    tokens: Mapping[str, str],
+    about: Gist | None,
+) -> dict[str, str]:
+    """Part → why it says another than the rule. A file means what it says: where it gives no reason, that it is in the file is one."""
+    found = {}
+    for problem in rule_names.against(rules, tokens, about) if about else ():
+        why = (entry.token_reasons or {}).get(problem.path, "").strip()
+        if not why and row is not None and service.overridden(row, problem.path, tokens):
+            why = str(row.name_overrides[problem.path]["reason"])
+        if not why:
+            planner.plan.notes.append(f'"{entry.key}": {problem.words} It is kept so, as the file has it.')
+        found[problem.path] = why or planner.reason
+    return found
 
 
 def _excepted(planner: Planner, entry: AudienceEntry, row: Audience | None) -> Named | None:
@@ -119,9 +146,11 @@ def _holder(planner: Planner, entry: AudienceEntry, name: str) -> str:
     return next((row.key for row in rows if row.name == name and row.key != entry.key and row.key not in named), "")
 
 
-def _build(key: str, tokens: Mapping[str, str], reason: str) -> None:
+def _build(key: str, tokens: Mapping[str, str], reason: str, departs: Mapping[str, str], about: Gist | None) -> None:
     audience = Audience.objects.select_related("live_version").get(key=key)
-    service.rename_by_convention(actor=None, audience=audience, tokens=tokens, reason=reason)
+    service.rename_by_convention(
+        actor=None, audience=audience, tokens=tokens, reason=reason, departs=departs, about=about
+    )
 
 
 def _free(key: str, name: str, name_reason: str, reason: str) -> None:

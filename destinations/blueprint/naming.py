@@ -110,7 +110,8 @@ def written_name(rules: Convention | None, row: Audience) -> dict[str, Any]:
     if rules is not None and row.name_tokens and not row.name_reason:
         try:
             if service.built(rules, row.name_tokens, service.number_of(row)) == row.name:
-                return {"tokens": dict(row.name_tokens)}
+                reasons = {token: said["reason"] for token, said in row.name_overrides.items()}
+                return {"tokens": dict(row.name_tokens), "token_reasons": reasons or None}
         except NamingRefused:
             pass
     return {"name": row.name, "name_reason": row.name_reason or None}

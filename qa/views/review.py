@@ -11,7 +11,7 @@ from django.views.decorators.http import require_GET, require_POST
 from audiences import impact, owners, versions
 from audiences.access import may, requires
 from audiences.models import Audience, Review, SegmentVersion
-from audiences.services import gate, locks, measurements, reviews
+from audiences.services import gate, locks, measurements, naming, reviews
 from audiences.services.audiences import AudienceRefused
 from audiences.views.page import actor, page, undoable
 from qa import impact as reach
@@ -157,6 +157,7 @@ def _of_version(request: HttpRequest, audience: Audience, version: SegmentVersio
         "why": why,
         "asked": asked,
         "reach": reach.of(audience),
+        "named": naming.name_after(audience, version),
         "missing": owners.missing(audience),
         "lock": locks.current(audience),
         "broken": None,

@@ -8,13 +8,14 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
-from audiences import findings, naming, vocabulary
+from audiences import findings, naming, rule_names, vocabulary
 from audiences.access import may, who_may
 from audiences.models import Audience
 from audiences.naming_forms import NameBuilder
 from audiences.queries import rule_as_json
-from audiences.segments import grammar, recipes
+from audiences.segments import gist, grammar, recipes
 from audiences.segments.lint import Finding
+from audiences.segments.tree import Node
 from audiences.services import naming as naming_service
 from audiences.services.audiences import AudienceRefused
 from audiences.views.page import actor
@@ -47,7 +48,7 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
     name, builder, said, renamed = None, None, "", False
     if audience is None:
         suggested = _suggested(standing, recipe, rule)
-        builder, said, renamed = _builder(standing, suggested, posted, counting=counting)
+        builder, said, renamed = _builder(standing, suggested, posted, draft.tree, counting=counting)
         initial = {"key": "" if builder else suggested, **_typed(posted)}
         name = setup_forms.NameForm(None if counting else posted, initial=initial, named=builder is not None)
     building = posted is not None and NameBuilder.build_only(posted)
@@ -90,24 +91,26 @@ def _findings(standing: Standing, draft: drafting.Draft) -> tuple[Finding, ...]:
 
 
 def _builder(
-    standing: Standing, suggested: str, posted: Any, *, counting: bool
+    standing: Standing, suggested: str, posted: Any, tree: Node | None, *, counting: bool
 ) -> tuple[NameBuilder | None, str, bool]:
     """(the name from drop-downs, the window that the rule suggests, whether the name follows it just now): the window in the name goes
     with the number in the rule for as long as nobody has chosen another. Without a convention there is none."""
     convention = naming_service.current()
     if convention is None:
         return None, "", False
-    tokens = naming.guess(convention, suggested, channel=standing.kind)
+    about = gist.of(tree) if tree is not None else None
+    told = rule_names.told(convention, about) if about else {}
+    tokens = {**naming.guess(convention, suggested, channel=standing.kind), **told}
     window = convention.of_kind(naming.WINDOW)
     said = tokens.get(window.name, "") if window else ""
     if not counting:
-        return NameBuilder.of(None, posted, channel=standing.kind, tokens=tokens), said, False
+        return NameBuilder.of(None, posted, channel=standing.kind, tokens=tokens, about=about), said, False
     chosen = {token.name: posted.get(f"name-{token.name}", "")[:100] for token in convention.tokens}
     before, renamed = posted.get("window_said"), False
     if window and before is not None and before != said and chosen[window.name] == before:
         chosen[window.name], renamed = said, True
-    builder = NameBuilder.of(None, None, tokens={**tokens, **chosen})
-    builder.initial.update({name: posted.get(f"name-{name}", "")[:500] for name in ("own_name", "name_reason")})
+    builder = NameBuilder.of(None, None, tokens={**tokens, **chosen}, about=about)
+    builder.initial.update({name: posted.get(f"name-{name}", "")[:500] for name in naming.RESERVED})
     return builder, said, renamed
 
 

@@ -325,3 +325,48 @@ def test_a_connection_s_own_name_stands_in_the_file(cart, sandbox, account_numbe
     live.sync()
     assert there(live) == "Agency carts"
     assert "remote_name: Agency carts" in blueprint.export()
+
+
+WEEK = """{"event": "purchase", "count": {"at_least": 1}, "within": "7d"}"""
+
+
+def test_a_part_that_says_another_than_the_rule_of_the_file_is_kept_with_a_reason_and_written_back(shop):
+    track("anna", "purchase")
+    text = FILE.replace('{attribute: in, op: is, value: "yes"}', WEEK).replace(
+        "cart: Put something in the cart", "cart: x, purchasers: Bought"
+    )
+    text = text.replace("intent: cart, window: 24h}", "intent: purchasers, window: 24h}")
+    plan = applied(text)
+    assert any(
+        "looks at the last 7 days (7d), and the name says 24h. It is kept so, as the file has it." in note
+        for note in plan.notes
+    )
+    cart = Audience.objects.get(key="cart")
+    assert cart.name == "meta_purchasers_24h_v1"
+    assert cart.name_overrides == {"window": {"value": "24h", "reason": "applied from names.yaml"}}
+    assert not applied(text).changed
+
+    reasoned = text.replace("    segment:", "    token_reasons: {window: The agency knows it so}\n    segment:", 1)
+    applied(reasoned)
+    assert Audience.objects.get(key="cart").name_overrides["window"]["reason"] == "The agency knows it so"
+    again = blueprint.export()
+    assert "The agency knows it so" in again
+    assert not applied(again).changed
+    # A rule that the name is right about takes the reason away; what the file said stays what it means.
+    applied(reasoned.replace('"within": "7d"', '"within": "24h"'))
+    cart = Audience.objects.get(key="cart")
+    assert (cart.name, cart.name_overrides) == ("meta_purchasers_24h_v2", {})
+
+
+def test_a_file_that_changes_window_and_name_at_once_needs_no_reason(shop):
+    track("anna", "purchase")
+    text = FILE.replace('{attribute: in, op: is, value: "yes"}', WEEK.replace("7d", "24h"))
+    text = text.replace("intent: cart,", "intent: browse,").replace('browse: ""', 'browse: "", bought: ""')
+    text = text.replace("intent: browse,", "intent: bought,")
+    applied(text)
+    changed = text.replace("window: 24h}", "window: 7d}").replace('"within": "24h"', '"within": "7d"')
+    plan = applied(changed)
+    assert plan.notes == []
+    cart = Audience.objects.get(key="cart")
+    assert (cart.name, cart.name_overrides) == ("meta_bought_7d_v2", {})
+    assert not applied(changed).changed
