@@ -4,12 +4,13 @@ transaction is open while it counts. Who must agree to it is services/gate.py's.
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass, field
+from datetime import datetime
 
 from django.core import signing
 from pyroaring import BitMap
 
 from audiences import bitmaps, clock, masking, standings, vocabulary
-from audiences.models import Audience, Identity, Membership
+from audiences.models import Audience, Identity, Membership, SegmentVersion
 from audiences.people.engines.base import Pinned, Stop, UnreadableLake
 from audiences.segments import grammar
 from audiences.segments.tree import Node
@@ -159,19 +160,24 @@ def some_of(people: BitMap, *, most: int = 5) -> list[Someone]:
     return [Someone(number, titles[number], _known_by(known.get(number))) for number in numbers if number in titles]
 
 
-def seal(sha256: str, live: int | None, figures: Figures | None) -> str:
-    """The figures as a page carries them to the one who decides, so that what they saw is on record and nobody can make it up.
-    None: the page said that it could not be counted."""
-    return signing.dumps([sha256, live, list(astuple(figures)) if figures else None], salt=_SALT)
+def seal(sha256: str, live: int | None, figures: Figures | None, retires_old_at: datetime | None = None) -> str:
+    """The figures as a page carries them to the one who decides, with the way in which it is to be published, so that what they saw is on
+    record and nobody can make it up. None: the page said that it could not be counted; that it is published in its place."""
+    return signing.dumps([sha256, live, list(astuple(figures)) if figures else None, _said(retires_old_at)], salt=_SALT)
 
 
-def unseal(text: str) -> tuple[str, int | None, Figures | None] | None:
-    """The rule's digest, the live version's id and the figures that were seen; None: no page of ours carried this."""
+def unseal(text: str, version: SegmentVersion) -> tuple[bool, Figures | None]:
+    """Whether a page of ours carried this about the version as it is asked for now; and the figures that were seen."""
     try:
-        sha256, live, figures = signing.loads(text, salt=_SALT)
-    except signing.BadSignature:
-        return None
-    return sha256, live, Figures(*figures) if figures else None
+        sha256, live, figures, way = signing.loads(text, salt=_SALT)
+    except (signing.BadSignature, ValueError):
+        return False, None
+    now = (version.sha256, version.audience.live_version_id, _said(version.retires_old_at))
+    return (sha256, live, way) == now, Figures(*figures) if figures else None
+
+
+def _said(moment: datetime | None) -> str:
+    return moment.isoformat() if moment else ""
 
 
 def _spread(people: BitMap, most: int) -> Iterator[int]:

@@ -8,12 +8,12 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
 from audiences import jobs
-from audiences.models import Refresh
+from audiences.models import Refresh, Replacement
 from destinations import leases, receipts, remotes
 from destinations.connectors import registry
 from destinations.connectors.base import ConnectorError
 from destinations.models import Decision, Destination, Mapping, Operation, Run
-from destinations.services import mappings, removals, runs
+from destinations.services import mappings, removals, replacements, runs
 
 LOOK_EVERY = timedelta(seconds=5)
 BUSY_AGAIN = timedelta(seconds=5)
@@ -90,6 +90,19 @@ def look(claim: jobs.Claim) -> None:
     Decision.objects.filter(created_at__lt=now - DECISIONS_KEPT, seq__lte=F("mapping__ledger__change_seq")).delete()
 
 
+@jobs.job(replacements.TASK, queue="sync")
+def replace(claim: jobs.Claim) -> None:
+    """Give audiences that were published beside others their connections, and let the others retire whose date has come."""
+    new = Replacement.objects.filter(connected_at=None, new__archived_at=None)
+    for row in new.select_related("old", "new").order_by("pk"):
+        replacements.connect(row)
+        claim.renew()
+    due = Replacement.objects.filter(retires_at__lte=timezone.now(), old__archived_at=None)
+    for row in due.select_related("old", "new").order_by("pk"):
+        replacements.carry_out(row)
+        claim.renew()
+
+
 @jobs.job("destinations.forget", queue="sync")
 def forget(claim: jobs.Claim) -> None:
     """Forget the identifiers of removed people of whom no platform has to be told any more."""
@@ -127,4 +140,5 @@ def keep_going(**_: Any) -> None:
     """A worker that starts makes sure that the standing jobs are asked for; asking again changes nothing."""
     jobs.keep_doing("destinations.look", "", every=LOOK_EVERY, queue="sync")
     jobs.keep_doing("destinations.receipts", "", every=LOOK_EVERY, queue="sync")
+    jobs.keep_doing(replacements.TASK, "", every=LOOK_EVERY, queue="sync")
     jobs.keep_doing("destinations.forget", "", every=timedelta(hours=1), queue="sync")

@@ -10,8 +10,8 @@ from datetime import datetime
 
 from django.http import QueryDict
 
-from audiences import charts, naming, owners, queries
-from audiences.models import Audience, TestLock, User
+from audiences import charts, naming, owners, queries, replacements
+from audiences.models import Audience, Replacement, TestLock, User
 from audiences.queries import Health
 from audiences.services import locks
 from audiences.services import naming as naming_service
@@ -122,6 +122,7 @@ class Line:
     left_out_of: int  # audiences that this one is linked to as a suppression
     lock: TestLock | None
     synced_at: datetime | None
+    leaving: Replacement | None  # it retires on a date, and what takes its place
 
     @property
     def unguarded(self) -> bool:
@@ -189,7 +190,7 @@ def dress(found: Sequence[Found]) -> list[Line]:
     others = {partner.pk for partners in partners_of.values() for partner in partners}
     there = placements.of({*ids, *others}, convention)
     allowed = troubles.allowed(ids)
-    locked, left_out = locks.locked_among(ids), pairs.left_out_of(ids)
+    locked, left_out, leaving = locks.locked_among(ids), pairs.left_out_of(ids), replacements.leaving(ids)
     lines = []
     for one in found:
         pk = one.audience.pk
@@ -204,6 +205,7 @@ def dress(found: Sequence[Found]) -> list[Line]:
                 left_out.get(pk, 0),
                 locked.get(pk),
                 max(synced, default=None),
+                leaving.get(pk),
             )
         )
     return lines

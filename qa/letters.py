@@ -13,6 +13,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 
+from audiences import replacements
 from audiences.models import Review, User, Workspace
 from audiences.services import gate
 from qa import incidents
@@ -89,7 +90,12 @@ def of_review(review: Review, to: User) -> Letter:
     it: either may name a person. They are on the page."""
     version, audience = review.version, review.version.audience
     number, decider = f"Version {version.number}", str(review.decided_by or "Somebody")
+    old = (
+        replacements.standing(audience).of if version.retires_old_at and review.state == Review.State.APPROVED else None
+    )
     when_live = "it goes live when the test ends" if version.publish_at else "it is live"
+    if old is not None:
+        when_live = f"it is live, beside {old.old.key}"
     level, tone, figure, sentence = {
         Review.State.OPEN: (
             "REVIEW",
@@ -122,6 +128,9 @@ def of_review(review: Review, to: User) -> Letter:
         "name": one_line(audience.name),
         "sentence": sentence,
         "facts": _figures(review),
+        "changes": review.state == Review.State.OPEN and audience.live_version_id is not None,
+        "retires_at": version.retires_old_at,
+        "key": audience.key,
         "opens": link(f"{reverse('qa:review', args=[audience.key])}?version={version.number}"),
         "opens_words": "Read and decide" if review.state == Review.State.OPEN else "Open the review",
         "object_url": link(reverse("qa:audience", args=[audience.key])),

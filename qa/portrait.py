@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 from django.urls import Resolver404, resolve
 from django.utils import timezone
 
-from audiences import access, charts, owners, queries, vocabulary
-from audiences.models import Audience, AuditEntry, Job, Refresh, SegmentVersion, TestLock, User
+from audiences import access, charts, owners, queries, replacements, vocabulary
+from audiences.models import Audience, AuditEntry, Job, Refresh, Replacement, SegmentVersion, TestLock, User
 from audiences.queries import Health
 from audiences.segments import exits
 from audiences.services import locks
@@ -17,8 +17,9 @@ from audiences.services import naming as naming_service
 from destinations import placements
 from destinations import queries as destinations
 from destinations.models import Run
+from destinations.replacements import Hindrance
 from destinations.services.mappings import TASK as SYNC
-from qa import baseline, catalog, checklist, incidents, limits, pairs, spot_check
+from qa import baseline, catalog, checklist, incidents, limits, pairs, replacing, spot_check
 from qa.catalog import There
 from qa.models import Incident, Mail
 
@@ -104,6 +105,8 @@ class Portrait:
     runs: tuple[Run, ...]
     versions: tuple[SegmentVersion, ...]
     activity: tuple[AuditEntry, ...]
+    replacement: Replacement | None  # what takes its place on a date; else whose place it takes
+    hindrances: tuple[Hindrance, ...]
 
     @property
     def row(self) -> queries.Row:
@@ -163,6 +166,8 @@ def of(user: User, key: str, zone: ZoneInfo) -> Portrait | None:
     band = queries.band(row.days, allowed.size_share, allowed.usual_from.date() if allowed.usual_from else None)
     rule = queries.rule_as_json(audience)
     tree = vocabulary.rule(rule) if rule else None
+    standing = replacements.standing(audience)
+    replacement = standing.by or standing.of
     return Portrait(
         numbers=now,
         health=catalog.health(row, next(iter(open_now), None), [one.there.placement.trouble for one in now.connected]),
@@ -186,6 +191,8 @@ def of(user: User, key: str, zone: ZoneInfo) -> Portrait | None:
         runs=tuple(destinations.runs(audience=key)[:6]),
         versions=tuple(queries.versions(audience)[:5]),
         activity=tuple(queries.activity("audience", key, limit=6)),
+        replacement=replacement,
+        hindrances=replacing.hindrances(replacement) if replacement else (),
     )
 
 

@@ -11,7 +11,17 @@ from django.utils import timezone
 from pyroaring import BitMap
 
 from audiences import bitmaps
-from audiences.models import Audience, Identity, ImportFile, PersonList, Refresh, RefusedRow, User, Workspace
+from audiences.models import (
+    Audience,
+    Identity,
+    ImportFile,
+    PersonList,
+    Refresh,
+    RefusedRow,
+    Replacement,
+    User,
+    Workspace,
+)
 from audiences.services import audiences, naming, refreshes, versions
 from destinations.models import Account as PlatformAccount
 from destinations.models import Destination, Eligibility, Ledger, Mapping, Operation, Rejection, Run
@@ -268,6 +278,15 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
             actor=world.users["marketer"], audience=world.buyers, segment={**BUYERS, "within": "9d"}
         )
         versions.publish(actor=world.users["marketer"], version=longer, reason="Parcels take nine days")
+    if not world.cart.replacements.exists():
+        beside = audience("meta_cart_24h_v2", CART, world.users["marketer"])
+        Replacement.objects.create(
+            old=world.cart,
+            new=beside,
+            retires_at=timezone.now() + timedelta(days=14),
+            made_by=world.users["marketer"],
+            connected_at=timezone.now(),
+        )
     return {
         "/": everybody,
         "/alerts/": everybody,
@@ -300,6 +319,8 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         f"/audiences/{world.draft.key}/versions/": everybody,
         f"/audiences/{world.buyers.key}/review/": everybody,
         f"/audiences/{cart}/review/": everybody,
+        f"/audiences/{cart}/replacement/": everybody,
+        f"/audiences/{world.draft.key}/replacement/": everybody,
         f"/audiences/{world.draft.key}/review/": everybody,
         f"/audiences/{cart}/preview/": ("admin", "marketer"),
         f"/audiences/{world.draft.key}/preview/": ("admin", "marketer"),

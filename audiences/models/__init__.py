@@ -1,6 +1,6 @@
 """The tables of this floor, one module a subject. Fields and constraints only: writes are in services, reads in queries."""
 
-from audiences.models.audience import Audience, TestLock
+from audiences.models.audience import Audience, Replacement, TestLock
 from audiences.models.jobs import Job
 from audiences.models.membership import Membership, Refresh
 from audiences.models.naming import NamingConvention
@@ -62,6 +62,7 @@ __all__ = [
     "PropertyName",
     "Refresh",
     "RefusedRow",
+    "Replacement",
     "Review",
     "SegmentVersion",
     "TestLock",

@@ -1,4 +1,6 @@
-"""Audiences: the governed thing that marketers, buyers and platforms agree on; and the tests that must not be disturbed."""
+"""Audiences: the governed thing that marketers, buyers and platforms agree on; the tests that must not be disturbed; and which replaces which."""
+
+from typing import ClassVar
 
 from django.db import models
 
@@ -68,3 +70,26 @@ class TestLock(models.Model):
     broken_at = models.DateTimeField(null=True)
     broken_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
     broken_reason = models.TextField(blank=True)
+
+
+class Replacement(models.Model):
+    """A version was published beside its audience, as the first of a new one. The old one goes on until a date, then retires; or both are kept."""
+
+    old = models.ForeignKey(Audience, on_delete=models.CASCADE, related_name="replacements")
+    new = models.OneToOneField(Audience, on_delete=models.CASCADE, related_name="replaces")
+    retires_at = models.DateTimeField(
+        null=True, db_index=True, help_text="When the old one retires; null: both are kept"
+    )
+    made_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
+    made_at = models.DateTimeField(auto_now_add=True)
+    connected_at = models.DateTimeField(null=True, help_text="When the old one's connections were copied")
+    begun_at = models.DateTimeField(null=True, help_text="When the old one's connections were retired")
+    hindered = models.JSONField(default=list, help_text="Why it has not retired though its date has come, in words")
+    hindered_since = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["old"], condition=models.Q(retires_at__isnull=False), name="replacement_open_once"
+            )
+        ]

@@ -26,6 +26,9 @@ class SegmentVersion(models.Model):
     publish_at = models.DateTimeField(
         null=True, db_index=True, help_text="Published by itself then: it waits for the end of a test"
     )
+    retires_old_at = models.DateTimeField(
+        null=True, help_text="Published beside, as an audience of its own: when the old one retires; null: in its place"
+    )
 
     revision = models.PositiveIntegerField(default=0, help_text="Of a draft: raised by every save, undo and redo")
     outline = models.JSONField(

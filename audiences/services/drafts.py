@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.db.models import F, Max
 
-from audiences import vocabulary
+from audiences import replacements, vocabulary
 from audiences.models import Audience, DraftStep, SegmentVersion, User
 from audiences.segments import explain, grammar, outline
 from audiences.segments.outline import Item
@@ -137,8 +137,7 @@ def _outline(version: SegmentVersion) -> Item:
 
 
 def _begin(actor: User, audience: Audience, before: Item) -> SegmentVersion:
-    last = audience.versions.aggregate(last=Max("number"))["last"] or 0
-    version = SegmentVersion(audience=audience, number=last + 1, author=actor)
+    version = SegmentVersion(audience=audience, number=replacements.next_number(audience), author=actor)
     _fill(version, outline.tree_of(before)[0] or NOBODY)
     version.save()
     trail.record(actor, "audience.drafted", "audience", audience.key, after={"version": version.number})

@@ -3,7 +3,7 @@
 Asking for a review and deciding on one is services/reviews.py's.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.contrib.auth.hashers import UNUSABLE_PASSWORD_PREFIX
 from django.db.models import Q, QuerySet
@@ -60,10 +60,16 @@ def limit_percent() -> int:
     return USUAL if limit is None else limit
 
 
-def passes(audience: Audience, version: SegmentVersion, impact: Impact | None) -> bool:
-    """Whether it may go live as it is: it needs nobody, somebody has approved just this, or it takes back what went live a moment ago."""
+def passes(
+    audience: Audience, version: SegmentVersion, impact: Impact | None, *, retires_old_at: datetime | None = None
+) -> bool:
+    """Whether it may go live in this way: it needs nobody, somebody has approved just this, or it takes back what went live a moment ago."""
     figures = impact.figures if impact else None
-    return not why(audience, figures) or _approved(version, figures) or takes_back(audience, version)
+    if not why(audience, figures):
+        return True
+    if version.retires_old_at == retires_old_at and _approved(version, figures):
+        return True
+    return retires_old_at is None and takes_back(audience, version)
 
 
 def takes_back(audience: Audience, version: SegmentVersion) -> bool:
@@ -87,20 +93,23 @@ def approvers(author_id: int | None) -> QuerySet[User]:
     return User.objects.filter(role__in=roles, is_active=True).exclude(unable).order_by("name", "email")
 
 
-def ask(*, actor: User | None, version: SegmentVersion, reason: str, figures: Figures | None) -> Review:
-    """Inside a transaction: have it wait for a second person. Asked again for the same rule, it is the same review."""
-    State = SegmentVersion.State
+def ask(
+    *,
+    actor: User | None,
+    version: SegmentVersion,
+    reason: str,
+    figures: Figures | None,
+    retires_old_at: datetime | None = None,
+) -> Review:
+    """Inside a transaction: have it wait for a second person. Asked again for the same rule in the same way, it is the same review.
+    `retires_old_at`: it is to be published beside, and the old one retires then."""
     waiting = version.reviews.filter(state=Review.State.OPEN).first()
-    if waiting is not None and waiting.sha256 == version.sha256:
+    if waiting is not None and (waiting.sha256, version.retires_old_at) == (version.sha256, retires_old_at):
         return waiting
     close(version, Review.State.WITHDRAWN, actor, "Asked for anew")
-    version.state, version.publish_at, version.published_by, version.reason = (
-        State.IN_REVIEW,
-        None,
-        None,
-        reason.strip(),
-    )
-    version.save(update_fields=["state", "publish_at", "published_by", "reason"])
+    version.state, version.publish_at, version.published_by = SegmentVersion.State.IN_REVIEW, None, None
+    version.reason, version.retires_old_at = reason.strip(), retires_old_at
+    version.save(update_fields=["state", "publish_at", "published_by", "reason", "retires_old_at"])
     review = Review(version=version, sha256=version.sha256, asked_by=actor, reason=version.reason)
     see(review, figures)
     review.save()
@@ -109,7 +118,7 @@ def ask(*, actor: User | None, version: SegmentVersion, reason: str, figures: Fi
         "audience.review_asked",
         "audience",
         version.audience.key,
-        after={"version": version.number, **kept(figures)},
+        after={"version": version.number, **way(retires_old_at), **kept(figures)},
         reason=version.reason,
     )
     return review
@@ -151,6 +160,11 @@ def _approved(version: SegmentVersion, figures: Figures | None) -> bool:
     if then is None or figures is None:
         return then is figures  # it could not be counted, then or now
     return not figures.far_from(then)
+
+
+def way(retires_old_at: datetime | None) -> dict[str, str]:
+    """For the trail: whether it is published beside, and until when the old one goes on."""
+    return {} if retires_old_at is None else {"old_one_retires": retires_old_at.isoformat()}
 
 
 def kept(figures: Figures | None) -> dict[str, int | None]:

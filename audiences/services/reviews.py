@@ -3,21 +3,26 @@
 Which changes need one is services/gate.py's; going live is services/versions.py's, which asks the gate again.
 """
 
+from datetime import datetime
+
 from django.db import transaction
 from django.utils import timezone
 
 from audiences import vocabulary
 from audiences.impact import Figures, Impact
 from audiences.models import Audience, Review, SegmentVersion, User
-from audiences.services import gate, trail, versions
+from audiences.services import gate, replacements, trail, versions
 from audiences.services.audiences import AudienceRefused, held, needs_reason, not_archived
 from audiences.vocabulary import Problem
 
 OPEN = versions.OPEN
 
 
-def ask(*, actor: User, version: SegmentVersion, reason: str, impact: Impact | None) -> Review:
-    """Have it wait for somebody to approve it, though it might not need that. Raises AudienceRefused."""
+def ask(
+    *, actor: User, version: SegmentVersion, reason: str, impact: Impact | None, retires_old_at: datetime | None = None
+) -> Review:
+    """Have it wait for somebody to approve it, though it might not need that. `retires_old_at`: that it is published beside, and the old
+    one retires then. Raises AudienceRefused."""
     with transaction.atomic():
         audience, version = _held(version)
         needs_reason(reason)
@@ -31,8 +36,11 @@ def ask(*, actor: User, version: SegmentVersion, reason: str, impact: Impact | N
             raise AudienceRefused(Problem("seen", "it has been changed meanwhile; look again"))
         if problems := versions.problems_of(audience, vocabulary.rule(version.segment)):
             raise AudienceRefused(*problems)
+        if retires_old_at is not None:
+            replacements.check(audience, retires_old_at)
         versions.stop_others(actor=actor, audience=audience, version=version)
-        return gate.ask(actor=actor, version=version, reason=reason, figures=impact.figures if impact else None)
+        figures = impact.figures if impact else None
+        return gate.ask(actor=actor, version=version, reason=reason, figures=figures, retires_old_at=retires_old_at)
 
 
 def alone(user: User, version: SegmentVersion) -> bool:
@@ -53,9 +61,11 @@ def approve(
     words: str,
     impact: Impact | None,
     saw: Figures | None,
+    retires_old_at: datetime | None = None,
 ) -> SegmentVersion:
-    """Approve and publish it (at the end of the test that is going on, if there is one). `typed`: the audience's name. `saw`: the figures
-    on the page that was read; `impact`: what it does now.
+    """Approve and publish it: beside, where that was asked for, else in its place (at the end of the test that is going on, if there is
+    one). `typed`: the audience's name. `saw`: the figures on the page that was read; `impact`: what it does now. `retires_old_at`: where
+    nobody has asked, it is approved to be published beside.
 
     Raises AudienceRefused, with the paths `typed`, `words`, `moved` (the figures are others by now) and those of `versions.publish`.
     """
@@ -78,17 +88,22 @@ def approve(
         if (now is None) != (saw is None) or (now is not None and saw is not None and now.far_from(saw)):
             raise AudienceRefused(Problem("moved", "people have moved since you looked; these are the figures of now"))
         review = version.reviews.filter(state=Review.State.OPEN, sha256=version.sha256).first()
-        review = review or Review(version=version, sha256=version.sha256, reason=version.reason)
+        if review is None:
+            review = Review(version=version, sha256=version.sha256, reason=version.reason)
+            version.retires_old_at = retires_old_at
+            version.save(update_fields=["retires_old_at"])
+        beside = version.retires_old_at
         review.state, review.decided_by, review.decided_at = Review.State.APPROVED, actor, timezone.now()
         review.words, review.self_approved = words.strip(), by_itself
         gate.see(review, saw)
         review.save()
-        after = {"version": version.number, **gate.kept(saw), "self_approved": by_itself}
+        after = {"version": version.number, **gate.way(beside), **gate.kept(saw), "self_approved": by_itself}
         verb = "audience.self_approved" if by_itself else "audience.approved"
         trail.record(actor, verb, "audience", audience.key, after=after, reason=review.words)
-        return versions.publish_when_free(
-            actor=actor, version=version, reason=version.reason or review.words, impact=impact
-        )
+        why = version.reason or review.words
+        if beside is not None:
+            return replacements.publish(actor=actor, version=version, reason=why, retires_at=beside, impact=impact)
+        return versions.publish_when_free(actor=actor, version=version, reason=why, impact=impact)
 
 
 def send_back(*, actor: User, version: SegmentVersion, words: str) -> SegmentVersion:
@@ -122,8 +137,8 @@ def _end(actor: User, version: SegmentVersion, state: Review.State, verb: str, w
         if version.state != SegmentVersion.State.IN_REVIEW or not version.reviews.filter(state=Review.State.OPEN):
             raise AudienceRefused(Problem("", f"version {version.number} is not in review any more"))
         gate.close(version, state, actor, words)
-        version.state = SegmentVersion.State.DRAFT
-        version.save(update_fields=["state"])
+        version.state, version.retires_old_at = SegmentVersion.State.DRAFT, None
+        version.save(update_fields=["state", "retires_old_at"])
         trail.record(actor, verb, "audience", audience.key, after={"version": version.number}, reason=words)
     return version
 

@@ -2,19 +2,18 @@
 
 Once published a version never changes; the database refuses it too (models/frozen.py). Every function takes the acting user first
 (None: the system, or a command), by keyword, and leaves a line in the audit trail. What needs a second person (services/gate.py) is not
-published by any of them but left in review, and comes back in that state.
+published by any of them but left in review, and comes back in that state. Publishing one beside the live one is services/replacements.py's.
 """
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Max
 from django.utils import timezone
 from django.utils.formats import date_format
 
-from audiences import clock, jobs, owners, vocabulary
+from audiences import clock, jobs, owners, replacements, vocabulary
 from audiences.impact import Impact
 from audiences.models import Audience, Refresh, Review, SegmentVersion, User
 from audiences.people import lake
@@ -40,7 +39,7 @@ def save_draft(
         not_archived(audience)
         draft = audience.versions.filter(state=State.DRAFT).order_by("-number").first()
         if draft is None:
-            draft = SegmentVersion(audience=audience, number=_next_number(audience))
+            draft = SegmentVersion(audience=audience, number=replacements.next_number(audience))
         elif draft.sha256 == digest and draft.reason == reason and draft.outline is None:
             return draft
         draft.outline, draft.revision = None, draft.revision + 1
@@ -77,13 +76,13 @@ def publish_when_free(
         lock = locks.current(audience)
         if lock is None:
             return _publish(actor, version, reason, impact, override)
-        version = _publishable(actor, audience, version, reason, impact)
+        version = publishable(actor, audience, version, reason, impact)
         stop_others(actor=actor, audience=audience, version=version)
-        if _left_in_review(actor, audience, version, reason, impact, override):
+        if left_in_review(actor, audience, version, reason, impact, override):
             return version
-        version.state, version.publish_at = State.IN_REVIEW, lock.until
+        version.state, version.publish_at, version.retires_old_at = State.IN_REVIEW, lock.until, None
         version.reason, version.published_by = reason.strip(), actor
-        version.save(update_fields=["state", "publish_at", "reason", "published_by"])
+        version.save(update_fields=["state", "publish_at", "retires_old_at", "reason", "published_by"])
         after = {"version": version.number, "publish_at": lock.until.isoformat()}
         trail.record(actor, "audience.waits", "audience", audience.key, after=after, reason=version.reason)
         jobs.ask(locks.TASK, audience.pk, after=max(lock.until - timezone.now(), timedelta(0)))
@@ -146,7 +145,7 @@ def go_back(
             raise AudienceRefused(Problem("", f"version {live.number}, which is live, says the same"))
         copy = SegmentVersion.objects.create(
             audience=audience,
-            number=_next_number(audience),
+            number=replacements.next_number(audience),
             segment=version.segment,
             sha256=version.sha256,
             sentence=version.sentence,
@@ -179,24 +178,26 @@ def problems_of(audience: Audience, tree: Node) -> tuple[Problem, ...]:
     return ()
 
 
-def _next_number(audience: Audience) -> int:
-    return (audience.versions.aggregate(last=Max("number"))["last"] or 0) + 1
-
-
 def _publish(
     actor: User | None, version: SegmentVersion, reason: str, impact: Impact | None, override: str
 ) -> SegmentVersion:
-    now = timezone.now()
     audience = held(version.audience)
-    version = _publishable(actor, audience, version, reason, impact)
+    version = publishable(actor, audience, version, reason, impact)
     if lock := locks.current(audience):
         until = date_format(timezone.localtime(lock.until), "j F Y, H:i T")
         raise AudienceRefused(
             Problem("test", f"in test until {until}; publish when it ends, or have an admin break the lock")
         )
     stop_others(actor=actor, audience=audience, version=version)
-    if _left_in_review(actor, audience, version, reason, impact, override):
+    if left_in_review(actor, audience, version, reason, impact, override):
         return version
+    version.retires_old_at = None
+    return make_live(actor, audience, version, reason)
+
+
+def make_live(actor: User | None, audience: Audience, version: SegmentVersion, reason: str) -> SegmentVersion:
+    """Inside a transaction, both rows held, nothing asked any more: it is what the audience's rule says from now on."""
+    now = timezone.now()
     named = grammar.names(vocabulary.rule(version.segment))
     lake.want_columns({name for _, name, _ in named.properties}, {name for name, _ in named.attributes})
     before = audience.live_version
@@ -232,21 +233,28 @@ def _publish(
     return version
 
 
-def _left_in_review(
-    actor: User | None, audience: Audience, version: SegmentVersion, reason: str, impact: Impact | None, override: str
+def left_in_review(
+    actor: User | None,
+    audience: Audience,
+    version: SegmentVersion,
+    reason: str,
+    impact: Impact | None,
+    override: str,
+    retires_old_at: datetime | None = None,
 ) -> bool:
     """Whether it needs a second person and now waits for one. Where somebody's word stands in for that, it is on record."""
-    if gate.passes(audience, version, impact):
+    if gate.passes(audience, version, impact, retires_old_at=retires_old_at):
         return False
     if override:
         after = {"version": version.number}
         trail.record(actor, "audience.review_skipped", "audience", audience.key, after=after, reason=override)
         return False
-    gate.ask(actor=actor, version=version, reason=reason, figures=impact.figures if impact else None)
+    figures = impact.figures if impact else None
+    gate.ask(actor=actor, version=version, reason=reason, figures=figures, retires_old_at=retires_old_at)
     return True
 
 
-def _publishable(
+def publishable(
     actor: User | None, audience: Audience, version: SegmentVersion, reason: str, impact: Impact | None
 ) -> SegmentVersion:
     """Its row, held. Raises AudienceRefused with everything that speaks against publishing it, but for a test."""
@@ -283,7 +291,8 @@ def stop_others(*, actor: User | None, audience: Audience, version: SegmentVersi
 def _draft_again(actor: User | None, audience: Audience, version: SegmentVersion, reason: str) -> None:
     gate.close(version, Review.State.WITHDRAWN, actor, reason)
     version.state, version.publish_at, version.published_by = State.DRAFT, None, None
-    version.save(update_fields=["state", "publish_at", "published_by"])
+    version.retires_old_at = None
+    version.save(update_fields=["state", "publish_at", "published_by", "retires_old_at"])
     after = {"version": version.number}
     trail.record(actor, "audience.waits_no_more", "audience", audience.key, after=after, reason=reason)
 

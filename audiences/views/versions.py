@@ -8,7 +8,7 @@ from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST
 
-from audiences import findings, owners, versions, vocabulary
+from audiences import findings, owners, replacements, versions, vocabulary
 from audiences.access import requires
 from audiences.models import Audience, SegmentVersion
 from audiences.segments.lint import Finding
@@ -37,7 +37,10 @@ def versions_page(request: HttpRequest, key: str) -> HttpResponse:
 @requires("audience.view")
 def version(request: HttpRequest, key: str, number: int) -> HttpResponse:
     """One version beside what was live before it, or beside the one that `against` names."""
-    return _version(request, _audience(key), number)
+    audience = _audience(key)
+    if moved := replacements.moved_to(audience, number):
+        return redirect("audiences:version", moved, number)
+    return _version(request, audience, number)
 
 
 @require_POST
@@ -59,7 +62,7 @@ def publish(request: HttpRequest, key: str, number: int) -> HttpResponse:
         found = do(actor=actor(request), version=found, reason=reason, impact=measurements.deciding(found))
     except AudienceRefused as refused:
         return _refused(request, audience, number, refused)
-    return _done(request, audience, found, before)
+    return told(request, audience, found, before)
 
 
 @require_POST
@@ -101,7 +104,7 @@ def roll_back(request: HttpRequest, key: str, number: int) -> HttpResponse:
     except AudienceRefused as refused:
         status = 409 if any(problem.path == "seen" for problem in refused.problems) else 422
         return _refused(request, audience, number, refused, status)
-    return _done(request, audience, made, before, copy_of=number)
+    return told(request, audience, made, before, copy_of=number)
 
 
 def _version(request: HttpRequest, audience: Audience, number: int, *, status: int = 200, **more: Any) -> HttpResponse:
@@ -145,7 +148,7 @@ def _refused(
     return _version(request, audience, number, status=status, errors=errors, reason_errors=beside)
 
 
-def _done(
+def told(
     request: HttpRequest,
     audience: Audience,
     made: SegmentVersion,

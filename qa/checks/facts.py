@@ -12,7 +12,7 @@ from django.db.models.functions import Cast
 from django.utils import timezone
 
 from audiences import owners
-from audiences.models import Audience, Refresh, Workspace
+from audiences.models import Audience, Refresh, Replacement, Workspace
 from destinations.models import ENDED, Destination, Hold, Operation, Removal, Run
 from destinations.models import Mapping as Connection
 from qa import gates, limits
@@ -25,6 +25,7 @@ WINDOWS = 8  # the last 24 hours, and the seven before
 DEADLINES = {"purchase": timedelta(minutes=5)}
 DEADLINE = timedelta(hours=24)
 UNANSWERED = timedelta(minutes=30)  # a removal that was sent, and whose outcome is still not known
+ENDED_LATELY = timedelta(days=7)
 SENDS = (Connection.State.TRIAL, Connection.State.LIVE, Connection.State.PAUSED)
 
 
@@ -78,6 +79,7 @@ class Facts:
     apart: Mapping[int, Sequence[Stretch]]  # audience → days inside earlier incidents of its size
     received: Mapping[int, Sequence[int | None]]  # connection → people received in each window, the latest first
     allowed: Mapping[int, Allowed]
+    replacements: Sequence[Replacement]  # whose old audience was to retire by now
 
     def limits_of(self, audience_id: int) -> Allowed:
         return self.allowed.get(audience_id) or Allowed()
@@ -94,7 +96,7 @@ class Facts:
 
 
 def load(now: datetime | None = None, *, slow: bool = False) -> Facts:
-    """Twelve queries, whatever the number of audiences. `slow`: also what was received in each of the last days, which reads many runs."""
+    """Thirteen queries, whatever the number of audiences. `slow`: also what was received in each of the last days, which reads many runs."""
     now = now or timezone.now()
     workspace = Workspace.objects.first()
     audiences, mappings = list(_audiences()), list(_mappings())
@@ -125,12 +127,20 @@ def load(now: datetime | None = None, *, slow: bool = False) -> Facts:
         _apart(rows, now),
         _received(mappings, now) if slow else {},
         {pk: limits.allowed(row) for pk, row in rows.items()},
+        list(_replacements(now)),
     )
 
 
 def days_of(audience: Any) -> list[tuple[date, int]]:
     """Its daily counts, oldest first."""
     return [(date.fromisoformat(day), count) for day, count in json.loads(audience.daily or "[]")]
+
+
+def _replacements(now: datetime) -> QuerySet[Replacement]:
+    """A week longer than they could be hindered, so that what is right again is seen to be."""
+    rows = Replacement.objects.filter(retires_at__lte=now)
+    rows = rows.filter(Q(old__archived_at=None) | Q(old__archived_at__gt=now - ENDED_LATELY))
+    return rows.select_related("new", *(f"old__{role.field}" for role in owners.ROLES)).order_by("pk")
 
 
 def _audiences() -> QuerySet[Audience]:

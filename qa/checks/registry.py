@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from qa.checks import counts, deliveries, sizes
+from qa.checks import counts, deliveries, replacements, sizes
 from qa.checks.facts import Facts, Finding, Reading
 
 
@@ -42,5 +42,6 @@ KINDS: dict[str, Kind] = {
         "Received adds moved", "received adds are usual again", sizes.adds, clean=2, slow=True, limit="adds_share"
     ),
     "stale": Kind("Count is old", "counted in time again", counts.stale, clean=2, patient=True),
+    "retire": Kind("Retirement hindered", "nothing hinders its retirement any more", replacements.hindered),
     "late": Kind("Sync overdue", "syncs come in time again", deliveries.late, clean=2, patient=True),
 }

@@ -1,23 +1,32 @@
-"""A change before it goes live: what it says, whom it moves, what it disturbs, and a second person's word on it."""
+"""A change before it goes live: what it says, whom it moves, what it disturbs, in which way it is published, and a second person's word on it."""
 
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
-from audiences import impact, owners, versions
+from audiences import impact, jobs, owners, replacements, versions
 from audiences.access import may, requires
-from audiences.models import Audience, Review, SegmentVersion
+from audiences.models import Audience, Review, SegmentVersion, Workspace
 from audiences.services import gate, locks, measurements, naming, reviews
+from audiences.services import replacements as replacing
+from audiences.services import versions as publishing
 from audiences.services.audiences import AudienceRefused
-from audiences.views.page import actor, page, undoable
+from audiences.views.page import actor, page, undoable, zone_of
+from audiences.views.versions import told
+from destinations.services.replacements import TASK as REPLACE
 from qa import impact as reach
+from qa.views.replacements import day_begins
 
 State = SegmentVersion.State
 LENGTH = 2_000
+CHANGED = "The draft has been changed since you opened this page. Look again."
 STALE = ("seen", "moved")
 
 
@@ -25,7 +34,34 @@ STALE = ("seen", "moved")
 @requires("audience.view")
 def review(request: HttpRequest, key: str) -> HttpResponse:
     """The open version of this audience, or the one that `version` names."""
-    return _page(request, _audience(key))
+    audience, asked = _audience(key), request.GET.get("version", "")
+    if _is_number(asked) and (moved := replacements.moved_to(audience, int(asked))):
+        return redirect(f"{reverse('qa:review', args=[moved])}?version={asked}")
+    return _page(request, audience)
+
+
+@require_POST
+@requires("audience.publish")
+def publish(request: HttpRequest, key: str) -> HttpResponse:
+    """Have it go live in its place (at the end of the test that goes on, if there is one), or beside what is live."""
+    audience, found = _posted(request, key)
+    if found.state == State.PUBLISHED:
+        messages.info(request, f"v{found.number} is live already.")  # the button was pressed twice
+        return redirect("audiences:version", found.audience.key, found.number)
+    if request.POST.get("sha256") != found.sha256:
+        return _refused(request, audience, CHANGED, 409)
+    before, reason, seen = audience.live_version, _text(request, "reason"), measurements.deciding(found)
+    try:
+        way = _way(request)
+        if way is not None:
+            made = replacing.publish(actor=actor(request), version=found, reason=reason, retires_at=way, impact=seen)
+        else:
+            made = publishing.publish_when_free(actor=actor(request), version=found, reason=reason, impact=seen)
+    except AudienceRefused as refused:
+        return _refused(request, audience, refused)
+    if way is not None and made.state == State.PUBLISHED:
+        return _published_beside(request, made, audience)
+    return told(request, audience, made, before)
 
 
 @require_POST
@@ -33,10 +69,15 @@ def review(request: HttpRequest, key: str) -> HttpResponse:
 def ask(request: HttpRequest, key: str) -> HttpResponse:
     audience, found = _posted(request, key)
     if request.POST.get("sha256") != found.sha256:
-        return _refused(request, audience, "The draft has been changed since you opened this page. Look again.", 409)
+        return _refused(request, audience, CHANGED, 409)
+    seen = measurements.deciding(found)
     try:
         reviews.ask(
-            actor=actor(request), version=found, reason=_text(request, "reason"), impact=measurements.deciding(found)
+            actor=actor(request),
+            version=found,
+            reason=_text(request, "reason"),
+            impact=seen,
+            retires_old_at=_way(request),
         )
     except AudienceRefused as refused:
         return _refused(request, audience, refused)
@@ -52,22 +93,26 @@ def approve(request: HttpRequest, key: str) -> HttpResponse:
     if found.state == State.PUBLISHED:
         messages.info(request, f"v{found.number} is live already.")  # the button was pressed twice
         return redirect("qa:review", key)
-    saw = impact.unseal(request.POST.get("saw", ""))
-    if saw is None or saw[:2] != (found.sha256, audience.live_version_id):
+    known, saw = impact.unseal(request.POST.get("saw", ""), found)
+    if not known:
         return _refused(request, audience, "It has been changed since you opened this page. Look again.", 409)
     before, alone = audience.live_version, found.author_id == actor(request).pk
+    seen = measurements.deciding(found)
     try:
         made = reviews.approve(
             actor=actor(request),
             version=found,
             typed=request.POST.get("typed", "")[:300],
             words=_text(request, "words"),
-            impact=measurements.deciding(found),
-            saw=saw[2],
+            impact=seen,
+            saw=saw,
+            retires_old_at=_way(request),
         )
     except AudienceRefused as refused:
         return _refused(request, audience, refused)
     how = "self-approved" if alone else "approved"
+    if made.state == State.PUBLISHED and made.audience_id != audience.pk:
+        return _published_beside(request, made, audience, how=f"{how} and ")
     if made.publish_at is not None:
         messages.success(request, f"v{made.number} is {how}. It goes live when the test ends.")
     elif made.state != State.PUBLISHED:
@@ -111,7 +156,7 @@ def undo(request: HttpRequest, key: str) -> HttpResponse:
     """Within ten minutes: what was live before, again."""
     audience = _audience(key)
     seen = request.POST.get("seen", "")
-    number = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 10 else 0
+    number = int(seen) if _is_number(seen) else 0
     try:
         made = reviews.take_back(actor=actor(request), audience=audience, seen=number)
     except AudienceRefused as refused:
@@ -127,6 +172,7 @@ def _page(request: HttpRequest, audience: Audience, *, status: int = 200, **more
         "audience": audience,
         "version": version,
         "undo": _undo(audience),
+        "standing": replacements.standing(audience),
         "past": Review.objects.filter(version__audience=audience)
         .exclude(state=Review.State.OPEN)
         .select_related("version", "asked_by", "decided_by")
@@ -166,15 +212,58 @@ def _of_version(request: HttpRequest, audience: Audience, version: SegmentVersio
         "alone": reviews.alone(user, version),
         "mine": version.author_id == user.pk,
         "needs": bool(why or asked),
-        "saw": impact.seal(version.sha256, audience.live_version_id, measured.figures if measured else None),
+        "saw": impact.seal(
+            version.sha256,
+            audience.live_version_id,
+            measured.figures if measured else None,
+            version.retires_old_at if asked else None,
+        ),
         "then": gate.seen(asked) if asked else None,
     }
+    if audience.live_version is not None and version.publish_at is None:
+        context |= _ways(request, audience, version)
     if measured is not None:
         context["overlaps"] = impact.overlaps(audience, measured)
         if may(user, "person.view"):
             context["entering"] = impact.some_of(measured.entering)
             context["leaving"] = impact.some_of(measured.leaving)
     return context
+
+
+def _ways(request: HttpRequest, audience: Audience, version: SegmentVersion) -> dict[str, Any]:
+    """In which ways it can be published, what each means, and which is chosen."""
+    today = timezone.now().astimezone(_zone(request)).date()
+    return {
+        "planned": replacements.successor(audience, version),
+        "beside": request.POST.get("how") == "beside",
+        "retires_on": request.POST.get("retires_on", "")[:30] or (today + replacements.USUAL).isoformat(),
+        "earliest": (today + timedelta(days=1)).isoformat(),
+        "latest": (today + replacing.LONGEST).isoformat(),
+    }
+
+
+def _way(request: HttpRequest) -> datetime | None:
+    """When the old one is to retire, where it is to be published beside: the beginning of that day, where the reader is. None: in its place.
+    Raises AudienceRefused."""
+    if request.POST.get("how") != "beside":
+        return None
+    return day_begins(request.POST.get("retires_on", ""), _zone(request))
+
+
+def _published_beside(request: HttpRequest, made: SegmentVersion, old: Audience, how: str = "") -> HttpResponse:
+    """Its connections are copied by a job, which is asked to hurry."""
+    jobs.ask(REPLACE, "", queue="sync")
+    words = f"v{made.number} is {how}live as {made.audience.key}, beside {old.key}, and is being counted."
+    messages.success(request, words)
+    return redirect("qa:replacement", made.audience.key)
+
+
+def _zone(request: HttpRequest) -> ZoneInfo:
+    return zone_of(request.user, Workspace.objects.first())
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _shown(request: HttpRequest, audience: Audience) -> SegmentVersion | None:
@@ -184,11 +273,14 @@ def _shown(request: HttpRequest, audience: Audience) -> SegmentVersion | None:
     rows = audience.versions.filter(state__in=(State.DRAFT, State.IN_REVIEW)).select_related("author", "published_by")
     asked = request.POST.get("version") or request.GET.get("version", "")
     if asked:
-        if not (asked.isascii() and asked.isdigit() and len(asked) < 10):
+        if not _is_number(asked):
             raise Http404
         found = rows.filter(number=int(asked)).first()
-        if found is not None or audience.versions.filter(number=int(asked)).exists():
+        number = int(asked)
+        if found is not None or audience.versions.filter(number=number).exists():
             return found
+        if replacements.moved_to(audience, number):
+            return None
         raise Http404
     return max(rows, key=lambda row: (row.state == State.IN_REVIEW, row.number)) if rows else None
 
@@ -216,7 +308,7 @@ def _refused(
     errors = []
     for problem in why.problems:
         name = "words" if problem.path == "reason" and not request.POST.get("reason") else problem.path
-        if name in ("typed", "words") and not field:
+        if name in ("typed", "words", "retires_at") and not field:
             beside.setdefault(f"{name}_errors", []).append(_sentence(problem.words))
         elif problem.path == "reason":
             beside.setdefault(f"{field or 'reason'}_errors", []).append(_sentence(problem.words))
@@ -230,10 +322,15 @@ def _refused(
 
 def _posted(request: HttpRequest, key: str) -> tuple[Audience, SegmentVersion]:
     number = request.POST.get("version", "")
-    if not (number.isascii() and number.isdigit() and len(number) < 10):
+    if not _is_number(number):
         raise Http404
     audience = _audience(key)
-    return audience, get_object_or_404(audience.versions.select_related("audience"), number=int(number))
+    here = audience.versions.select_related("audience").filter(number=int(number)).first()
+    if here is None and (moved := replacements.moved_to(audience, int(number))):  # the button was pressed twice
+        return audience, SegmentVersion.objects.select_related("audience").get(audience__key=moved, number=int(number))
+    if here is None:
+        raise Http404
+    return audience, here
 
 
 def _audience(key: str) -> Audience:

@@ -311,7 +311,7 @@ def asked(number: int) -> int:
 def test_it_asks_as_much_for_three_audiences_as_for_thirty(number):
     """Session, user, workspace; the convention, people, follows, connections, incidents and audiences; then what one page of them shows."""
     filled.users()
-    assert asked(number) == 15
+    assert asked(number) == 16
 
 
 def test_pages_of_fifty(world):
