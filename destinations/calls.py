@@ -32,7 +32,6 @@ from destinations.plan import ADD, REMOVE, Plan, Step, Stops
 
 log = logging.getLogger(__name__)
 
-FAILURES_IN_A_ROW = 4
 HALVINGS = 200  # calls spent on finding bad rows in one run
 POLL_AFTER = timedelta(seconds=2)
 LEFT_OUT_AGAIN = timedelta(seconds=60)  # in suppression; elsewhere whoever was left out can wait for the next sync
@@ -135,9 +134,16 @@ def patiently(work: Sync, ask: Callable[[], _Answer]) -> _Answer:
     while True:
         _token(work, REMOVE)
         try:
-            return ask()
+            answer = ask()
         except Retryable as error:
             _failed(work, error)
+        except OutcomeUnknown as error:
+            if rest := budget.failed(work.mapping.destination.account_id, str(error), now=work.now()):
+                raise Stopped(str(error), again=rest) from error
+            raise
+        else:
+            _answered(work)
+            return answer
 
 
 def wait(work: Sync, length: timedelta, words: str) -> None:
@@ -218,9 +224,8 @@ def _make(work: Sync, prepared: Prepared, found: identities.Rows, kinds: tuple[s
         raise
     except OutcomeUnknown as error:
         _settle(work, prepared, Outcome(transitions.UNKNOWN, http_status=error.http_status, words=str(error)))
-        work.failures += 1
-        if work.failures >= FAILURES_IN_A_ROW:
-            raise Stopped(str(error), again=work.now() + work.lease.settle) from error
+        if until := budget.failed(work.mapping.destination.account_id, str(error), now=work.now()):
+            raise Stopped(str(error), again=max(until, work.now() + work.lease.settle)) from error
         return []
     except Exception as error:  # a bug: whether the call was applied is not known, and a person must look
         words = f"A fault of ours ({type(error).__name__}); whether it was applied is not known."
@@ -228,7 +233,7 @@ def _make(work: Sync, prepared: Prepared, found: identities.Rows, kinds: tuple[s
         raise
     faults.point("after_call_before_settle")
     _settle(work, prepared, _understood(work, receipt, step, empty))
-    work.failures = 0
+    _answered(work)
     faults.point("after_settle")
     return []
 
@@ -298,9 +303,14 @@ def _failed(work: Sync, error: Retryable) -> None:
         )
         wait(work, until - work.now(), str(error))
         return
-    if work.failures >= FAILURES_IN_A_ROW:
-        raise Stopped(str(error), again=work.now() + timedelta(seconds=60))
+    if rest := budget.failed(work.mapping.destination.account_id, str(error), now=work.now()):
+        raise Stopped(str(error), again=rest)
     wait(work, timedelta(seconds=error.after if error.after is not None else 2.0**work.failures / 2), str(error))
+
+
+def _answered(work: Sync) -> None:
+    work.failures = 0
+    budget.answered(work.mapping.destination.account_id)
 
 
 def _token(work: Sync, kind: str) -> None:

@@ -20,6 +20,9 @@ class Account(models.Model):
     refilled_at = models.DateTimeField(null=True)
     paused_until = models.DateTimeField(null=True)
     pause_reason = models.CharField(max_length=300, blank=True)
+    failures = models.PositiveIntegerField(
+        default=0, help_text="Calls in a row that the platform did not answer properly"
+    )
     removal_waits_until = models.DateTimeField(null=True, help_text="Until then adds leave the next token to a removal")
 
 

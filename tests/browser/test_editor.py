@@ -1,5 +1,7 @@
 """In a real browser: a nested rule is built with the keyboard alone, undone, met by somebody else's; and all of it without scripts."""
 
+from itertools import pairwise
+
 import pytest
 from playwright.sync_api import expect
 
@@ -149,7 +151,7 @@ def test_a_screen_reader_hears_the_sentence_and_the_size_and_not_the_form(world,
     heard = page.evaluate("window.heard")
     assert page.evaluate("window.regions.every((region) => region.isConnected)")
     said = [words for at, words in heard if at == "said"]
-    assert "in the last 36 hours" in said[0] and all(a != b for a, b in zip(said, said[1:], strict=False))
+    assert "in the last 36 hours" in said[0] and all(a != b for a, b in pairwise(said))
     assert all("Duplicate" not in words for _, words in heard)
 
 
