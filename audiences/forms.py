@@ -168,6 +168,45 @@ class ConsentForm(forms.Form):
         )
 
 
+class ConsentAttributeForm(forms.Form):
+    """One attribute that says yes or no to some uses of a person's data."""
+
+    attribute = forms.CharField(
+        max_length=150, widget=forms.TextInput(attrs={"list": "attribute-names", "spellcheck": "false"})
+    )
+    purposes = forms.MultipleChoiceField(
+        label="It is about",
+        choices=[
+            ("ad_user_data", "Use of their data for ads"),
+            ("ad_personalization", "Personalised ads"),
+            ("analytics", "Analytics"),
+        ],
+        widget=forms.CheckboxSelectMultiple,
+    )
+    yes = forms.CharField(
+        label="Further words for yes",
+        required=False,
+        max_length=500,
+        help_text="Separated by commas. True, yes, granted and 1 are understood without.",
+    )
+    no = forms.CharField(
+        label="Further words for no",
+        required=False,
+        max_length=500,
+        help_text="False, no, denied and 0 are understood without.",
+    )
+
+    def rule(self) -> dict[str, Any]:
+        """In the form in which the workspace keeps it."""
+        values = self.cleaned_data
+        return {
+            "attribute": values["attribute"],
+            "purposes": values["purposes"],
+            "yes": values["yes"].split(","),
+            "no": values["no"].split(","),
+        }
+
+
 class WorkspaceForm(forms.Form):
     name = forms.CharField(label="Workspace name", max_length=100)
     timezone = forms.ChoiceField(label="Time zone", choices=_timezones, initial="UTC")
@@ -287,6 +326,10 @@ class ColumnsForm(forms.Form):
             ("country", "Country", False, "country_code"),
             ("zip", "Postcode", False, "postcode postal_code zip_code plz"),
             ("mobile_ad_id", "Mobile advertising id", False, "idfa gaid aaid advertising_id"),
+            ("consent_ad_user_data", "Consent: data for ads", False, ""),
+            ("consent_ad_personalization", "Consent: personalised ads", False, ""),
+            ("consent_analytics", "Consent: analytics", False, ""),
+            ("consent_at", "Consent given or withdrawn on", False, "consent_date consent_time"),
         ],
         "events": [
             ("profile", "Customer id", True, "customer_id customerid user_id userid external_id id"),

@@ -4,6 +4,7 @@ from django.urls import URLPattern, URLResolver, include, path
 
 from audiences.views import (
     activity,
+    consent,
     details,
     editor,
     feeds,
@@ -67,7 +68,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("activity/", activity.activity, name="activity"),
     path("settings/users/<int:pk>/hand-over/", owners.hand_over, name="hand-over"),
     path("settings/", settings.workspace_page, name="settings"),
-    path("settings/consent/", settings.consent, name="consent"),
+    path("settings/consent/", consent.consent, name="consent"),
+    path("settings/consent/attributes/", consent.attributes, name="consent-attributes"),
     path("settings/users/", settings.users_page, name="users"),
     path("settings/users/<int:pk>/", settings.user, name="user"),
     path("settings/keys/", settings.keys, name="keys"),

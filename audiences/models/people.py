@@ -117,11 +117,26 @@ class Consent(models.Model):
     profile_no = models.BigIntegerField()
     purpose = models.CharField(max_length=20, choices=Purpose.choices)
     granted = models.BooleanField()
-    at_us = models.BigIntegerField()
+    at_us = models.BigIntegerField(help_text="When it was said, as last confirmed")
     source = models.CharField(max_length=40)
+    attribute = models.CharField(
+        max_length=150, blank=True, help_text="The attribute it was read from; empty: said in so many words"
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["profile_no", "purpose"], name="consent_once")]
+
+
+class ConsentStatement(models.Model):
+    """A change of what a profile has said, kept for as long as the profile is."""
+
+    profile_no = models.BigIntegerField(db_index=True)
+    purpose = models.CharField(max_length=20, choices=Consent.Purpose.choices)
+    granted = models.BooleanField(null=True, help_text="Null: the attribute it was read from is read no more")
+    at_us = models.BigIntegerField(help_text="When it was said")
+    recorded_us = models.BigIntegerField()
+    source = models.CharField(max_length=40)
+    attribute = models.CharField(max_length=150, blank=True)
 
 
 class Event(models.Model):

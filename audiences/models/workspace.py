@@ -17,6 +17,10 @@ class Workspace(models.Model):
         null=True,
         help_text='{"default": "opt_in" | "opt_out", "by_country": {"DE": "opt_in"}}; null: not answered, so nothing is sent',
     )
+    consent_attributes = models.JSONField(
+        default=list,
+        help_text='[{"attribute": "ads_ok", "purposes": ["ad_user_data"], "yes": ["opted_in"], "no": []}]: read as consent',
+    )
     review_above_percent = models.PositiveSmallIntegerField(
         default=20, help_text="A change that moves more of an audience's people than this needs a second person"
     )

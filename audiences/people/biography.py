@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from audiences import bitmaps, clock
-from audiences.models import Alias, Consent, Identity, PersonList, Profile, ProfileKey
+from audiences.models import Alias, Consent, ConsentStatement, Identity, PersonList, Profile, ProfileKey
 from audiences.people import engines, lake, normalise
 from audiences.segments import judge
 from audiences.segments.tree import InCustomerioSegment, InList
 
 HOLD = timedelta(minutes=1)
+STATEMENTS_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Biography:
     identity: Identity | None
     keys: tuple[ProfileKey, ...]
     consents: tuple[Consent, ...]
+    statements: tuple[ConsentStatement, ...]  # newest first
     lists: tuple[PersonList, ...]
 
 
@@ -74,5 +76,6 @@ def of(profile_no: int) -> Biography | None:
         Identity.objects.filter(pk=profile.identity_no).first() if profile.identity_no is not None else None,
         tuple(ProfileKey.objects.filter(profile_no=profile_no).order_by("kind", "value")),
         tuple(Consent.objects.filter(profile_no=profile_no).order_by("purpose")),
+        tuple(ConsentStatement.objects.filter(profile_no=profile_no).order_by("-at_us", "-pk")[:STATEMENTS_SHOWN]),
         tuple(lists),
     )

@@ -24,7 +24,7 @@ from audiences import faults, jobs
 from audiences.clock import MINUTE, now_us
 from audiences.models import ImportFile, RefusedRow, User, Workspace
 from audiences.people import catalog, lake, payloads, profiles, tabular
-from audiences.people.normalise import FIELDS, Problem, moment_of
+from audiences.people.normalise import FIELDS, PURPOSES, Problem, moment_of
 from audiences.people.tabular import BadLine, Row, Unreadable
 from audiences.services import trail
 
@@ -34,7 +34,8 @@ ROWS_AT_ONCE = 10_000
 REFUSED_A_CHECKPOINT = 5_000
 LONGEST_PROPERTIES = 100_000  # characters, as the Track API's limit for an event's data
 EVENT_FIELDS = ("profile", "time", "name")
-PROFILE_FIELDS = ("id", "created_at", *FIELDS)
+CONSENT_FIELDS = ("consent_at", *(f"consent_{purpose}" for purpose in PURPOSES))
+PROFILE_FIELDS = ("id", "created_at", *FIELDS, *CONSENT_FIELDS)
 AHEAD = 5 * MINUTE
 
 
@@ -366,7 +367,7 @@ class _People(_Import):
         began = time.monotonic()
         with transaction.atomic():
             self.claim.guard()
-            outcomes = profiles.upsert([said for _, said in understood], source="import")
+            outcomes = profiles.upsert([said for _, said in understood], source=f"import {self.row.pk}")
             for (row, _), outcome in zip(understood, outcomes, strict=True):
                 if outcome.refused:
                     self.refuse_row(row, outcome.refused.field, outcome.refused.reason)

@@ -12,6 +12,7 @@ from audiences.models import (
     Alias,
     ChangeLog,
     Consent,
+    ConsentStatement,
     Identity,
     Membership,
     PersonList,
@@ -20,7 +21,7 @@ from audiences.models import (
     ProfileKey,
 )
 from audiences.people import bulk, keys, profiles
-from audiences.people.normalise import FIELDS, Identifiers
+from audiences.people.normalise import FIELDS, Identifiers, Said
 from audiences.people.payloads import ProfileRow
 
 
@@ -39,6 +40,7 @@ def merge(survivor_no: int, old_no: int, *, at_us: int, source: str) -> bool:
     ProfileKey.objects.filter(profile_no=old_no).delete()
     Identity.objects.filter(profile_no=old_no, replaced_at__isnull=True).update(replaced_at=timezone.now())
     Consent.objects.filter(profile_no=old_no).delete()
+    ConsentStatement.objects.filter(profile_no=old_no).update(profile_no=survivor_no)
     Profile.objects.filter(pk=old_no).update(state=Profile.State.MERGED, attributes="{}", updated_at=timezone.now())
     Alias.objects.filter(survivor_no=old_no).update(survivor_no=survivor_no)  # chains are folded when written
     bulk.insert(
@@ -48,7 +50,7 @@ def merge(survivor_no: int, old_no: int, *, at_us: int, source: str) -> bool:
     )
     profiles.log_changes([(old_no, ChangeLog.Kind.MERGE, str(survivor_no))], at_us)
     bulk.insert(ProfileChange, ("profile_no",), [(old_no,), (survivor_no,)])
-    profiles.upsert([row], source=source)
+    profiles.upsert([row], source=source, read_consent=False)
     if old.kind == Profile.Kind.PERSON:  # visitors are on no list and in no audience
         _replace_in_bitmaps(old_no, survivor_no)
     return True
@@ -113,13 +115,13 @@ def _identity(profile: Profile) -> dict[str, str]:
     return dict(Identity.objects.values(*FIELDS, "external_id").get(pk=profile.identity_no))
 
 
-def _newest_consents(survivor_no: int, old_no: int) -> dict[str, bool]:
+def _newest_consents(survivor_no: int, old_no: int) -> dict[str, Said]:
     """What the old one said later than the survivor, or alone; at the same moment a refusal counts."""
     said: dict[int, dict[str, Consent]] = {survivor_no: {}, old_no: {}}
     for consent in Consent.objects.filter(profile_no__in=(survivor_no, old_no)):
         said[consent.profile_no][consent.purpose] = consent
     return {
-        purpose: theirs.granted
+        purpose: Said(theirs.granted, theirs.at_us, theirs.attribute, theirs.source)
         for purpose, theirs in said[old_no].items()
         if (mine := said[survivor_no].get(purpose)) is None
         or (theirs.at_us, not theirs.granted) > (mine.at_us, not mine.granted)

@@ -39,6 +39,16 @@ class Identifiers:
     problems: tuple[Problem, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One word about consent: when it was said, and whence. `attribute`: read from it, else said in so many words."""
+
+    granted: bool
+    at_us: int
+    attribute: str = ""
+    source: str = ""  # empty: as the rest of the row
+
+
 NOTHING_SAID = Identifiers({})
 
 
@@ -85,9 +95,7 @@ def consents_of(attributes: Mapping[str, Any]) -> tuple[dict[str, bool], tuple[P
     consents: dict[str, bool] = {}
     problems: list[Problem] = []
     for purpose, value in said.items():
-        granted = (
-            _CONSENT_WORDS.get(value.strip().lower() if isinstance(value, str) else value) if _scalar(value) else None
-        )
+        granted = consent_word(value)
         if granted is not None:
             consents[purpose] = granted
         elif value not in (None, ""):
@@ -95,15 +103,18 @@ def consents_of(attributes: Mapping[str, Any]) -> tuple[dict[str, bool], tuple[P
     return consents, tuple(problems)
 
 
+def consent_word(value: Any) -> bool | None:
+    """Yes or no, as it is usually written; None if it is neither."""
+    if not isinstance(value, str | bool | int | float):
+        return None
+    return _CONSENT_WORDS.get(value.strip().lower() if isinstance(value, str) else value)
+
+
 def moment_of(value: Any) -> int | None:
     """Microseconds since 1970 UTC of unix seconds (milliseconds from 1e11 on) or an ISO 8601 date or time; None if it is neither."""
     if type(value) is int and 0 <= value < _MILLISECONDS_FROM:
         return value * SECOND  # what nearly every call holds
     return time_of(value.strip() if isinstance(value, str) else value)
-
-
-def _scalar(value: Any) -> bool:
-    return isinstance(value, str | bool | int | float)
 
 
 def _text(value: Any) -> str:
@@ -149,4 +160,8 @@ _CONSENT_WORDS: dict[Any, bool] = {
     "false": False,
     "granted": True,
     "denied": False,
+    "yes": True,
+    "no": False,
+    "1": True,
+    "0": False,
 }

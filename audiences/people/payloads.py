@@ -11,6 +11,7 @@ from audiences.people.normalise import (
     NOTHING_SAID,
     Identifiers,
     Problem,
+    Said,
     consents_of,
     email,
     identifiers_of,
@@ -45,7 +46,7 @@ class ProfileRow:
     at_us: int
     attributes: Mapping[str, Any] = field(default_factory=dict)  # None removes an attribute
     identifiers: Identifiers = NOTHING_SAID
-    consents: Mapping[str, bool] = field(default_factory=dict)
+    consents: Mapping[str, Said] = field(default_factory=dict)
     external_id: str = ""
     created_us: int | None = None
     create: bool = True
@@ -70,7 +71,9 @@ def profile_row(
     """A row from a key and raw attributes, everything in them normalised. Attributes are kept as given; raises Refused beyond a limit."""
     bodies.attributes(attributes, "")
     identifiers = identifiers_of(attributes, default_region)
-    consents, problems = consents_of(attributes)
+    granted, problems = consents_of(attributes)
+    said_us, late = _said_at(attributes, at_us) if granted else (at_us, ())
+    consents = {purpose: Said(answer, said_us) for purpose, answer in granted.items()}
     created_us = None
     if attributes.get("created_at") not in (None, ""):
         created_us = moment_of(attributes["created_at"])
@@ -79,8 +82,19 @@ def profile_row(
             problems = (*problems, Problem("created_at", "not a moment since 1970: kept as an attribute"))
         else:
             created_us = min(created_us, at_us)
-    problems = identifiers.problems + problems
+    problems = identifiers.problems + problems + late
     return ProfileRow(kind, value, at_us, attributes, identifiers, consents, external_id, created_us, create, problems)
+
+
+def _said_at(attributes: Mapping[str, Any], at_us: int) -> tuple[int, tuple[Problem, ...]]:
+    """When consent was given or withdrawn: `consent_at`, else when the row was said. It cannot lie ahead."""
+    given = attributes.get("consent_at")
+    if given in (None, ""):
+        return at_us, ()
+    moment = moment_of(given)
+    if moment is None or moment < 0:
+        return at_us, (Problem("consent_at", "not a moment since 1970: taken as said now"),)
+    return min(moment, at_us), ()
 
 
 # --- Calls

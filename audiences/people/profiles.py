@@ -6,7 +6,7 @@ identities, lists, memberships. On SQLite the transaction holds the only lock.
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -14,9 +14,9 @@ from django.db import connection
 from django.utils import timezone
 
 from audiences.clock import now_us
-from audiences.models import ChangeLog, Consent, Identity, Profile, ProfileChange, ProfileKey
-from audiences.people import bulk, catalog, keys
-from audiences.people.normalise import FIELDS, Problem
+from audiences.models import ChangeLog, Identity, Profile, ProfileChange, ProfileKey
+from audiences.people import bulk, catalog, consents, keys
+from audiences.people.normalise import FIELDS, Problem, Said
 from audiences.people.payloads import ProfileRow
 
 PERSON, ANONYMOUS = Profile.Kind.PERSON.value, Profile.Kind.ANONYMOUS.value
@@ -52,19 +52,22 @@ class _Person:
     bucket_key: str = ""
     new: bool = False
     changed: bool = False
-    consents: dict[str, tuple[bool, int]] = field(default_factory=dict)  # purpose: granted, said when
+    consents: dict[str, Said] = field(default_factory=dict)  # by purpose
     as_stored: tuple[str, ...] = _NOBODY
 
 
-def upsert(rows: Sequence[ProfileRow], *, source: str, same_email_is_same_person: bool = False) -> list[Outcome]:
+def upsert(
+    rows: Sequence[ProfileRow], *, source: str, same_email_is_same_person: bool = False, read_consent: bool = True
+) -> list[Outcome]:
     """Take in rows in their order, in the caller's transaction (at most 10,000 of them); one outcome a row.
 
     An id always wins. `same_email_is_same_person`: an id that is new, with an e-mail that is not, is the same person
-    (the Track API); otherwise people found by id are never joined by e-mail (files).
+    (the Track API); otherwise people found by id are never joined by e-mail (files). `read_consent`: from the attributes
+    that the workspace names.
     """
     if not rows:
         return []
-    return _Batch(rows, source, same_email_is_same_person).run()
+    return _Batch(rows, source, same_email_is_same_person, read_consent).run()
 
 
 def profile_numbers(
@@ -97,7 +100,7 @@ def number_of_cio_id(text: str) -> int | None:
 class _Batch:
     """The rows of one upsert, the people they are about, and what is to be written."""
 
-    def __init__(self, rows: Sequence[ProfileRow], source: str, same_email: bool) -> None:
+    def __init__(self, rows: Sequence[ProfileRow], source: str, same_email: bool, read_consent: bool) -> None:
         self.rows, self.source, self.same_email = rows, source, same_email
         self.now_us = now_us()
         self.by_key: dict[keys.Key, int] = {}
@@ -105,7 +108,9 @@ class _Batch:
         self.dead: dict[keys.Key, str] = {}
         self.new_keys: dict[tuple[str, str, int], None] = {}
         self.old_keys: dict[tuple[str, str, int], None] = {}
-        self.consents: dict[tuple[int, str], tuple[bool, int]] = {}
+        self.consents: dict[tuple[int, str], Said] = {}
+        says = read_consent and any(row.attributes for row in rows)
+        self.consent_rules = consents.rules() if says else ()
         self.implied: list[dict[str, str]] = []  # attributes that the key itself says
         self.first_no = self.next_no = 0  # numbers to give away; 0 until the counter is ours
 
@@ -129,7 +134,7 @@ class _Batch:
                     self.by_key = keys.find(wanted)
             if self._load_people():
                 break
-        self._load_consents()
+        self._load_consents(self._who_says())
         said = {key for row in self.rows for key in self._identifiers_said(row)}
         if said:
             self.dead = keys.tombstoned(said)
@@ -197,16 +202,22 @@ class _Batch:
         )
         return {row[0]: tuple(row[1:]) for row in rows}
 
-    def _load_consents(self) -> None:
-        asked = {self.by_key[k] for row in self.rows if row.consents for k in self._keys_of(row) if k in self.by_key}
-        asked |= {number_of_cio_id(row.value) or 0 for row in self.rows if row.consents and row.kind == "cio_id"}
-        if asked:
-            condition, parameters = bulk.among("profile_no", asked)
+    def _load_consents(self, numbers: set[int]) -> None:
+        """What these people have said so far."""
+        if numbers:
+            condition, parameters = bulk.among("profile_no", numbers)
             rows = bulk.fetch(
-                f"SELECT profile_no, purpose, granted, at_us FROM audiences_consent WHERE {condition}",  # noqa: S608 - likewise
+                f"SELECT profile_no, purpose, granted, at_us, attribute, source FROM audiences_consent WHERE {condition}",  # noqa: S608 - likewise
                 parameters,
             )
-            self.consents = {(number, purpose): (bool(granted), at_us) for number, purpose, granted, at_us in rows}
+            self.consents |= {(number, purpose): Said(bool(granted), *said) for number, purpose, granted, *said in rows}
+
+    def _who_says(self) -> set[int]:
+        """The people who are known, and of whose consent a row says something."""
+        named = {rule.attribute for rule in self.consent_rules}
+        rows = [row for row in self.rows if row.consents or named & row.attributes.keys()]
+        asked = {self.by_key[key] for row in rows for key in self._keys_of(row) if key in self.by_key}
+        return asked | {number_of_cio_id(row.value) or 0 for row in rows if row.kind == "cio_id"}
 
     # --- Folding
 
@@ -224,6 +235,7 @@ class _Batch:
         if not row.only_found:
             if profile_no not in self.people:
                 self._load({profile_no})  # whoever else answers to an e-mail that a row above gave up
+                self._load_consents({profile_no})
             person = self.people[profile_no]
             said_before = {name for name, value in row.attributes.items() if person.attributes.get(name) == value}
             outcome.problems = [problem for problem in outcome.problems if problem.field not in said_before]
@@ -280,17 +292,27 @@ class _Batch:
         if owner is not None and owner != person.profile_no:
             outcome.problems.append(Problem("id", "belongs to another person"))
             del given["external_id"]
+        read = consents.read(self.consent_rules, person.attributes, merged)
+        outcome.problems += read.problems
         if merged != person.attributes:
             person.attributes, person.changed = merged, True
         if row.created_us is not None and row.created_us != person.created_us:
             person.created_us, person.changed = row.created_us, True
         self._identify(person, given)
-        for purpose, granted in row.consents.items():
-            before = person.consents.get(purpose) or self.consents.get((person.profile_no, purpose))
-            if before is None or (
-                granted is not before[0] and row.at_us >= before[1]
-            ):  # an older statement that comes late changes nothing
-                person.consents[purpose] = granted, row.at_us
+        for purpose, (granted, attribute) in read.said.items():
+            if purpose not in row.consents:
+                self._consent(person, purpose, Said(granted, row.at_us, attribute))
+        for purpose, said in row.consents.items():
+            self._consent(person, purpose, said)
+
+    def _consent(self, person: _Person, purpose: str, said: Said) -> None:
+        before = person.consents.get(purpose) or self.consents.get((person.profile_no, purpose))
+        if before is not None and said.at_us < before.at_us:
+            return  # an older statement that comes late changes nothing
+        if before is not None and said.attribute and not before.attribute and said.granted is before.granted:
+            return  # what was said outright needs no attribute to confirm it
+        if before is None or said.granted is not before.granted or said.at_us > before.at_us:
+            person.consents[purpose] = replace(said, source=said.source or self.source)
 
     def _identify(self, person: _Person, given: dict[str, str]) -> None:
         if person.kind == ANONYMOUS:
@@ -379,15 +401,17 @@ class _Batch:
         log_changes([(p.profile_no, ChangeLog.Kind.IDENTITY, "") for p in replaced], self.now_us)
 
     def _write_consents(self) -> None:
-        said = [(p.profile_no, purpose, *what) for p in self.people.values() for purpose, what in p.consents.items()]
-        bulk.insert(
-            Consent,
-            ("profile_no", "purpose", "granted", "at_us", "source"),
-            [(*one, self.source) for one in said],
-            "ON CONFLICT (profile_no, purpose) DO UPDATE "
-            "SET granted = excluded.granted, at_us = excluded.at_us, source = excluded.source",
-        )
-        log_changes([(profile_no, ChangeLog.Kind.CONSENT, purpose) for profile_no, purpose, *_ in said], self.now_us)
+        changed: list[tuple[int, str, bool, int, str, str]] = []
+        confirmed: list[tuple[int, str, bool, int, str, str]] = []
+        for person in self.people.values():
+            for purpose, said in person.consents.items():
+                before = self.consents.get((person.profile_no, purpose))
+                outright = before is not None and bool(before.attribute) and not said.attribute
+                same = before is not None and before.granted is said.granted and not outright
+                (confirmed if same else changed).append(
+                    (person.profile_no, purpose, said.granted, said.at_us, said.source, said.attribute)
+                )
+        consents.write(changed, confirmed)
 
 
 def log_changes(changes: Sequence[tuple[int, str, str]], at_us: int) -> None:

@@ -16,6 +16,7 @@ from audiences.models import (
     Alias,
     ChangeLog,
     Consent,
+    ConsentStatement,
     Event,
     Identity,
     PersonList,
@@ -105,6 +106,7 @@ def _leave(profile_nos: Sequence[int], state: str, kind: str, at_us: int) -> boo
     ProfileKey.objects.filter(profile_no__in=numbers).delete()
     Identity.objects.filter(profile_no__in=numbers, replaced_at__isnull=True).update(replaced_at=now)
     Consent.objects.filter(profile_no__in=numbers).delete()
+    ConsentStatement.objects.filter(profile_no__in=numbers).delete()
     bulk.insert(ProfileChange, ("profile_no",), [(number,) for number in numbers])
     profiles.log_changes([(number, kind, "") for number in numbers], at_us)
     _take_off_lists(numbers)

@@ -8,10 +8,22 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from audiences import jobs
 from audiences.models import User, Workspace
+from audiences.people import consents
+from audiences.people.normalise import PURPOSES
 from audiences.services import trail, users
 
-FIELDS = ("name", "timezone", "currency", "default_region", "consent_policy", "review_above_percent")
+FIELDS = (
+    "name",
+    "timezone",
+    "currency",
+    "default_region",
+    "consent_policy",
+    "consent_attributes",
+    "review_above_percent",
+)
+CONSENT_ATTRIBUTES_AT_MOST = 20
 ANSWERS = ("opt_in", "opt_out")
 
 
@@ -108,6 +120,8 @@ def _apply(actor: User | None, workspace: Workspace, values: dict[str, Any], rea
         after={name: values[name] for name in changed},
         reason=reason,
     )
+    if "consent_attributes" in changed:
+        jobs.ask(consents.TASK, "")
 
 
 def _name(value: Any) -> str:
@@ -156,6 +170,39 @@ def _consent(value: Any) -> dict[str, Any] | None:
     return {"default": value["default"], "by_country": dict(sorted(countries.items()))}
 
 
+def _consent_attributes(value: Any) -> list[dict[str, Any]]:
+    """[{"attribute": "ads_ok", "purposes": ["ad_user_data"], "yes": ["opted_in"], "no": ["opted_out"]}, …], sorted by attribute."""
+    words = 'must be a list such as [{"attribute": "ads_ok", "purposes": ["ad_user_data"], "yes": [], "no": []}]'
+    if not isinstance(value, list) or len(value) > CONSENT_ATTRIBUTES_AT_MOST:
+        raise SettingRefused("consent_attributes", words)
+    rules: dict[str, dict[str, Any]] = {}
+    for one in value:
+        if not isinstance(one, dict) or set(one) - {"attribute", "purposes", "yes", "no"}:
+            raise SettingRefused("consent_attributes", words)
+        name, purposes = one.get("attribute"), one.get("purposes")
+        if not isinstance(name, str) or not name.strip() or len(name.strip().encode()) > 150 or "\0" in name:
+            raise SettingRefused("consent_attributes", "an attribute needs a name of at most 150 bytes")
+        name = name.strip()
+        if name == "consent" or name.removeprefix("consent_") in PURPOSES:
+            raise SettingRefused("consent_attributes", f"{name} is read as consent anyway")
+        if name in rules:
+            raise SettingRefused("consent_attributes", f"{name} is named twice")
+        if not isinstance(purposes, list) or not purposes or any(purpose not in PURPOSES for purpose in purposes):
+            raise SettingRefused("consent_attributes", f"{name} must say one or more of {', '.join(PURPOSES)}")
+        yes, no = (_words(one.get(side) or [], name) for side in ("yes", "no"))
+        if both := sorted(set(yes) & set(no)):
+            raise SettingRefused("consent_attributes", f"{name}: “{both[0]}” cannot mean both yes and no")
+        chosen = [purpose for purpose in PURPOSES if purpose in purposes]
+        rules[name] = {"attribute": name, "purposes": chosen, "yes": yes, "no": no}
+    return [rules[name] for name in sorted(rules)]
+
+
+def _words(value: Any, name: str) -> list[str]:
+    if not isinstance(value, list) or any(not isinstance(word, str) for word in value):
+        raise SettingRefused("consent_attributes", f"{name}: the words must be a list of texts")
+    return sorted({word.strip().lower()[:100] for word in value if word.strip()})
+
+
 def _percent(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1000:
         raise SettingRefused("review_above_percent", "must be a whole number from 0 to 1000")
@@ -168,5 +215,6 @@ _CHECKS = {
     "currency": _currency,
     "default_region": _region,
     "consent_policy": _consent,
+    "consent_attributes": _consent_attributes,
     "review_above_percent": _percent,
 }

@@ -300,6 +300,22 @@ def consent_use(consent: Consent) -> str:
 
 
 @register.filter
+def use_of_data(purpose: str) -> str:
+    """What consent for a purpose is about, in words."""
+    return CONSENT_USES[Consent.Purpose(purpose)]
+
+
+@register.filter
+def said_by(source: str) -> str:
+    """Where a statement of consent came from, in words."""
+    if source.startswith("import"):
+        return f"file {number}" if (number := source.removeprefix("import").strip()) else "a file"
+    return {"track_v1": "the Track API", "track_v2": "the Track API", "settings": "the consent settings"}.get(
+        source, source
+    )
+
+
+@register.filter
 def masked(raw: str) -> str:
     """A refused row without its personal data."""
     return masking.raw(raw)

@@ -1,4 +1,4 @@
-"""Settings: the workspace, its consent policy, who signs in, and the keys that programs use."""
+"""Settings: the workspace, who signs in, and the keys that programs use. Consent is consent.py's."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from audiences import owners, queries
 from audiences.access import requires
-from audiences.forms import ApiKeyForm, ConsentForm, InviteForm, SettingsForm
+from audiences.forms import ApiKeyForm, InviteForm, SettingsForm
 from audiences.models import ApiKey, User
 from audiences.services import api_keys, users, workspace
 from audiences.views.page import actor, page
@@ -31,21 +31,6 @@ def workspace_page(request: HttpRequest) -> HttpResponse:
             return redirect("audiences:settings")
     context = {"form": form, "activity": queries.activity("workspace", "1")}
     return page(request, "settings/workspace.html", context, status=_status(form))
-
-
-@require_http_methods(["GET", "POST"])
-@requires("settings.edit")
-def consent(request: HttpRequest) -> HttpResponse:
-    row = workspace.current()
-    policy = row.consent_policy if row else None
-    form = ConsentForm(request.POST) if request.method == "POST" else ConsentForm.of(policy)
-    if request.method == "POST" and form.is_valid():
-        workspace.change(actor=actor(request), consent_policy=form.policy())
-        messages.success(
-            request, "Saved. It holds from the next sync on: people it takes out are removed from the platforms."
-        )
-        return redirect("audiences:consent")
-    return page(request, "settings/consent.html", {"form": form, "policy": policy}, status=_status(form))
 
 
 @require_http_methods(["GET", "POST"])

@@ -166,7 +166,15 @@ class _Reader:
             yield row, f"{name}[{index}]"
 
     def settings(self, data: Any) -> dict[str, Any]:
-        known = ("name", "consent_policy", "timezone", "currency", "default_region", "review_above_percent")
+        known = (
+            "name",
+            "consent_policy",
+            "consent_attributes",
+            "timezone",
+            "currency",
+            "default_region",
+            "review_above_percent",
+        )
         return self.fields(data, "settings", known) if data is not None else {}
 
     def list_entry(self, data: Any, path: str) -> ListEntry:

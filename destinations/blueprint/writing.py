@@ -111,7 +111,7 @@ def _settings() -> dict[str, Any]:
     row = workspace.current()
     if row is None:
         return {}
-    return {name: getattr(row, name) for name in workspace.FIELDS if getattr(row, name) is not None}
+    return {name: getattr(row, name) for name in workspace.FIELDS if getattr(row, name) not in (None, [])}
 
 
 def _list(row: PersonList) -> dict[str, Any]:
