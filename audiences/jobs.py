@@ -24,8 +24,10 @@ from audiences.models import Job
 
 log = logging.getLogger(__name__)
 
+QUEUES = ("urgent", "sync", "compute", "intake")
 LEASE = timedelta(seconds=30)
 HINT_AGAIN = timedelta(seconds=10)
+BROKER_AGAIN = 5.0  # seconds for which nobody is kept waiting once more for a broker that was away
 LONGEST_BACKOFF = timedelta(minutes=10)
 
 
@@ -274,7 +276,16 @@ class _heartbeat:
         connection.close()
 
 
+_broker_away_until = 0.0
+
+
 def _hint() -> None:
-    """Wake a sweeper in server mode; the embedded worker sees the database change by itself."""
-    if current_app.conf.broker_url != "memory://":
+    """Wake a sweeper in server mode; the embedded worker sees the database change by itself. Without a broker, beat does when it is back."""
+    global _broker_away_until
+    if current_app.conf.broker_url.startswith("memory:") or time.monotonic() < _broker_away_until:
+        return
+    try:
         current_app.send_task("audiences.sweep", queue="urgent", expires=5)
+    except Exception as error:  # whatever the broker's client raises: the work itself is committed
+        _broker_away_until = time.monotonic() + BROKER_AGAIN
+        log.warning("broker is away; due work waits", extra={"error": type(error).__name__})

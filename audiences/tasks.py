@@ -5,11 +5,11 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_ready
 
-from audiences import jobs, measuring, preview, refreshing, waiting
+from audiences import jobs, measuring, preview, pulse, refreshing, waiting
 from audiences.people import imports
 from audiences.people.lake import upkeep
 
-__all__ = ["imports", "keep_going", "measuring", "preview", "refreshing", "sweep", "upkeep", "waiting"]
+__all__ = ["imports", "keep_going", "measuring", "preview", "pulse", "refreshing", "sweep", "upkeep", "waiting"]
 
 
 @shared_task(name="audiences.sweep", queue="urgent")

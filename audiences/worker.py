@@ -63,7 +63,7 @@ def serve(app: Celery, *, threads: int) -> None:
                 "--without-mingle",
                 "--without-heartbeat",
                 "--hostname=rollcall@localhost",
-                "--queues=urgent,sync,compute,intake",
+                f"--queues={','.join(jobs.QUEUES)}",
             ]
         )
     finally:

@@ -1,11 +1,33 @@
-"""What is logged of a request: the address as it is declared, never as it was called, which may hold a person's e-mail address."""
+"""Around every request: what machines ask is answered first, and what is logged names no person."""
 
-from django.http import HttpRequest
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import Resolver404, resolve
 from django_structlog.middlewares import RequestMiddleware as Original
 
 
+class MachinesFirst:
+    """`/health/…` and `/metrics` by any name of this host, over plain HTTP, without a session or a log line: probes call by address."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.path_info.startswith(("/health/", "/metrics")):
+            try:
+                match = resolve(request.path_info)
+            except Resolver404:
+                return HttpResponse(status=404)
+            answer: HttpResponse = match.func(request, **match.kwargs)
+            answer["Cache-Control"] = "no-store"
+            return answer
+        return self._get_response(request)
+
+
 class RequestMiddleware(Original):
-    """django_structlog's, with `PUT api/v1/customers/<path:identifier>` where it would write the whole address."""
+    """django_structlog's, with `PUT api/v1/customers/<path:identifier>` where it would write the whole address, which may hold
+    a person's e-mail address."""
 
     @staticmethod
     def format_request(request: HttpRequest) -> str:

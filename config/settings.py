@@ -57,6 +57,12 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[:
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 ALLOW_PRIVATE_DESTINATIONS = env.bool("ALLOW_PRIVATE_DESTINATIONS", False)
 HEARTBEAT_URL = env.str("HEARTBEAT_URL", "")
+CANARY_SECONDS = env.int(
+    "CANARY_SECONDS", 120
+)  # a queue or a worker that took nothing for so long has stopped (audiences/pulse.py)
+PULSE_FILE = env.str(
+    "PULSE_FILE", ""
+)  # touched by a worker or beat that is at work, for whatever watches its container
 LOG_LEVEL = env.str("LOG_LEVEL", "INFO")
 LOG_JSON = env.bool("LOG_JSON", False)
 
@@ -82,6 +88,7 @@ INSTALLED_APPS = [
     "qa",
 ]
 MIDDLEWARE = [
+    "config.middleware.MachinesFirst",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",

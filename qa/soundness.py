@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from audiences.models import Job, Workspace, frozen
-from qa import outbox
+from qa import health, outbox
+from qa.health import ROOM_NEEDED
 
-ROOM_NEEDED = 1_000_000_000  # bytes
 OVERDUE = timedelta(minutes=2)
 
 
@@ -49,6 +48,7 @@ def examine() -> Iterator[Finding]:
         yield _history()
         yield _workspace()
         yield _work()
+        yield _workers()
 
 
 def _folder() -> Finding:
@@ -105,10 +105,7 @@ def _broker() -> Finding:
     if settings.EMBEDDED:
         return Finding("broker", "ok", "Embedded: no broker is needed.")
     url = urlsplit(settings.BROKER_URL)
-    try:
-        with socket.create_connection((url.hostname or "", url.port or 6379), timeout=2):
-            pass
-    except OSError:
+    if not health.broker_answers():
         return Finding(
             "broker",
             "problem",
@@ -199,3 +196,23 @@ def _work() -> Finding:
         names = ", ".join(sorted({job.task for job in failing[:50]}))
         return Finding("work", "problem", f"These jobs keep failing: {names}.", "The worker's log says why.")
     return Finding("work", "ok", "No job is overdue and none keeps failing.")
+
+
+def _workers() -> Finding:
+    beats = health.beats()
+    if all(beat.state == health.UNKNOWN for beat in beats):
+        return Finding("workers", "warning", "None has started yet.", "manage.py up, or the worker and beat services.")
+    silent = [beat for beat in beats if beat.state in (health.SILENT, health.UNKNOWN)]
+    if silent:
+        ages = ", ".join(f"{beat.queue} ({_ago(beat.seconds)})" for beat in silent)
+        words = f"No worker takes what is in these queues: {ages}."
+        return Finding("workers", "problem", words, "Start or restart the worker, and beat in server mode.")
+    busy = [beat.queue for beat in beats if beat.state == health.BUSY]
+    if busy:
+        words = f"Every thread is busy, so these queues wait: {', '.join(busy)}."
+        return Finding("workers", "warning", words, "If that lasts, start more workers or give them more threads.")
+    return Finding("workers", "ok", "Every queue is being worked.")
+
+
+def _ago(seconds: float | None) -> str:
+    return "never" if seconds is None else f"for {int(seconds // 60)} minutes"

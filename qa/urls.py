@@ -6,8 +6,8 @@ from qa.views import (
     alerts,
     audience,
     catalog,
+    health,
     home,
-    live,
     mail,
     people,
     replacements,
@@ -69,5 +69,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("mail/<int:pk>/html/", mail.rendered, name="mail-html"),
     path("mail/<int:pk>/again/", mail.again, name="send-again"),
     path("baselines/<int:pk>/spend/", mail.spend, name="spend"),
-    path("healthz", live.live, name="live"),
+    path("health/live", health.live, name="live"),
+    path("health/ready", health.ready, name="ready"),
+    path("health/beat", health.beat, name="beat"),
 ]

@@ -1,7 +1,7 @@
 """The tables of this floor, one module a subject. Fields and constraints only: writes are in services, reads in queries."""
 
 from audiences.models.audience import Audience, Replacement, TestLock
-from audiences.models.jobs import Job
+from audiences.models.jobs import Job, Worker
 from audiences.models.membership import Membership, Refresh
 from audiences.models.naming import NamingConvention
 from audiences.models.people import (
@@ -70,5 +70,6 @@ __all__ = [
     "TestLock",
     "Tombstone",
     "User",
+    "Worker",
     "Workspace",
 ]

@@ -1,4 +1,4 @@
-"""Due work: every task that must happen is a row with a lease. The broker only wakes workers."""
+"""Due work: every task that must happen is a row with a lease. The broker only wakes workers. And the workers themselves."""
 
 from django.db import models
 
@@ -23,3 +23,14 @@ class Job(models.Model):
     class Meta:
         constraints = [models.UniqueConstraint(fields=["task", "key"], name="job_once")]
         indexes = [models.Index(fields=["due_at"], name="job_due", condition=models.Q(due_at__isnull=False))]
+
+
+class Worker(models.Model):
+    """A worker process, by its own word. One that stays silent is gone, or lives and takes nothing any more (audiences/pulse.py)."""
+
+    name = models.CharField(max_length=200, primary_key=True, help_text="Celery's: `urgent@<host>`")
+    queues = models.JSONField(default=list)
+    threads = models.PositiveIntegerField(default=1)
+    running = models.PositiveIntegerField(default=0, help_text="Jobs in hand; as many as threads: it can take no more")
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField(help_text="When it last took what it was sent, or was seen to be full")

@@ -114,7 +114,7 @@ class Deployment:
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"up ended:\n{self.log()}"
             try:
-                if httpx.get(f"{self.url}/healthz").status_code == 200:
+                if httpx.get(f"{self.url}/health/live").status_code == 200:
                     return
             except httpx.TransportError:
                 time.sleep(0.1)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 def test_up_serves_an_empty_folder_and_stops_when_asked(deployment):
     deployment.up()
-    assert httpx.get(f"{deployment.url}/healthz").json() == {"live": True}
+    assert httpx.get(f"{deployment.url}/health/live").json() == {"live": True}
     assert deployment.stop() == 0
 
 
@@ -29,7 +29,7 @@ def test_a_killed_process_is_started_again(deployment):
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
-            assert httpx.get(f"{deployment.url}/healthz").status_code == 200
+            assert httpx.get(f"{deployment.url}/health/live").status_code == 200
             break
         except httpx.TransportError:
             time.sleep(0.2)
