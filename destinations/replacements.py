@@ -123,7 +123,7 @@ def _of_connection(row: Mapping, copy: Mapping | None, held: bool) -> str:
     if row.state in (State.PAUSED, State.FROZEN):
         how = row.get_state_display().lower()
         return f"Its connection to {place} is {how}: let it go on, or retire it by hand."
-    if row.state not in SENDS or not row.remote_id:
+    if row.state not in SENDS or not row.remote_id or row.lost == Mapping.Lost.GONE:
         return ""  # nobody is there
     if row.blocked_reason:
         return f"Its connection to {place} is stopped, so nobody can be removed there: {row.blocked_reason}"

@@ -190,19 +190,21 @@ def rename_by_convention(
     reason: str = "",
     departs: Mapping[str, str] | None = None,
     about: Gist | None = None,
+    number: int | None = None,
 ) -> Audience:
     """Give it the name that the convention builds from `tokens` (those that it has, where none are given). Raises NamingRefused.
 
     A part that contradicts the rule (`about`, its live one where none is given) needs a reason: `departs`, token → why, which stays on
-    record beside the name.
+    record beside the name. `number`: the version that the name says, where the one that will be the first live one is known.
     """
     convention = current()
     if convention is None:
         raise NamingRefused(Problem("", "There is no naming convention."))
     chosen = plain(convention, tokens if tokens is not None else tokens_of(convention, audience))
-    name = built(convention, chosen, number_of(audience))
+    number = number or number_of(audience)
+    name = built(convention, chosen, number)
     free(audience, name)
-    fits_everywhere(convention, chosen, number_of(audience))
+    fits_everywhere(convention, chosen, number)
     overrides = _overrides(convention, audience, chosen, about or gist_of(audience), departs or {})
     named = {"name": name, "name_tokens": chosen, "name_reason": "", "name_overrides": overrides}
     return _named(actor, audience, reason=reason, **named)

@@ -28,10 +28,15 @@ OPEN = (State.DRAFT, State.IN_REVIEW)
 
 
 def save_draft(
-    *, actor: User | None, audience: Audience, segment: Node | Mapping[str, Any], reason: str = ""
+    *,
+    actor: User | None,
+    audience: Audience,
+    segment: Node | Mapping[str, Any],
+    reason: str = "",
+    first_number: int | None = None,
 ) -> SegmentVersion:
     """Keep a rule as the audience's draft, in place of the draft that is there. Unknown names are kept: only publishing refuses them.
-    Raises AudienceRefused where the rule is not well formed."""
+    `first_number`: of an audience's very first version, where that is not 1. Raises AudienceRefused where the rule is not well formed."""
     tree = parse(segment)
     text, digest, sentence = grammar.canonical(tree), grammar.sha256(tree), explain.sentence(tree)
     with transaction.atomic():
@@ -39,7 +44,8 @@ def save_draft(
         not_archived(audience)
         draft = audience.versions.filter(state=State.DRAFT).order_by("-number").first()
         if draft is None:
-            draft = SegmentVersion(audience=audience, number=replacements.next_number(audience))
+            number = replacements.next_number(audience)
+            draft = SegmentVersion(audience=audience, number=(first_number or 1) if number == 1 else number)
         elif draft.sha256 == digest and draft.reason == reason and draft.outline is None:
             return draft
         draft.outline, draft.revision = None, draft.revision + 1

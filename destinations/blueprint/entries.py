@@ -52,6 +52,9 @@ class AudienceEntry:
     tokens: Mapping[str, str] | None  # the parts of its name
     name_reason: str | None  # why its name is one of its own
     token_reasons: Mapping[str, str] | None  # part → why it says another than the rule
+    first_version: (
+        int | None
+    )  # the number of its first version, where that is not 1: it was published beside another audience
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,7 @@ class _Reader:
             "name_tokens",
             "token_reasons",
             "name_reason",
+            "first_version",
         )
         row = self.fields(data, path, known)
         all_three = self.text(row, "owner", path)
@@ -228,6 +232,7 @@ class _Reader:
             tokens=naming.read_tokens(row.get("tokens", row.get("name_tokens")), _at(path, "tokens"), self.wrong),
             name_reason=self.text(row, "name_reason", path),
             token_reasons=naming.read_tokens(row.get("token_reasons"), _at(path, "token_reasons"), self.wrong),
+            first_version=self.whole(row, "first_version", path, 1, 99_999),
         )
 
     def segment(self, row: Mapping[str, Any], path: str) -> Node | None:

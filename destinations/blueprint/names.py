@@ -82,7 +82,7 @@ def of_audience(planner: Planner, entry: AudienceEntry, row: Audience | None) ->
         planner.wrong(f"{where}.{unknown[0][:80]}", f"is no part of a name to choose; there are {', '.join(known)}")
         return None
     tokens = service.plain(rules, entry.tokens)
-    number = service.number_of(row) if row else service.FIRST
+    number = service.number_of(row) if row and row.live_version else entry.first_version or service.FIRST
     try:
         name = service.built(rules, tokens, number)
         service.fits_everywhere(rules, tokens, number)
@@ -104,7 +104,7 @@ def of_audience(planner: Planner, entry: AudienceEntry, row: Audience | None) ->
     had = {token: str(said.get("reason", "")) for token, said in row.name_overrides.items()} if row else {}
     if had != departs:
         differs.append(("token_reasons", _said(had), _said(departs)))
-    return Named(name, tuple(differs), partial(_build, entry.key, tokens, planner.reason, departs, about))
+    return Named(name, tuple(differs), partial(_build, entry.key, tokens, planner.reason, departs, about, number))
 
 
 def _departures(
@@ -146,10 +146,12 @@ def _holder(planner: Planner, entry: AudienceEntry, name: str) -> str:
     return next((row.key for row in rows if row.name == name and row.key != entry.key and row.key not in named), "")
 
 
-def _build(key: str, tokens: Mapping[str, str], reason: str, departs: Mapping[str, str], about: Gist | None) -> None:
+def _build(
+    key: str, tokens: Mapping[str, str], reason: str, departs: Mapping[str, str], about: Gist | None, number: int
+) -> None:
     audience = Audience.objects.select_related("live_version").get(key=key)
     service.rename_by_convention(
-        actor=None, audience=audience, tokens=tokens, reason=reason, departs=departs, about=about
+        actor=None, audience=audience, tokens=tokens, reason=reason, departs=departs, about=about, number=number
     )
 
 

@@ -311,7 +311,10 @@ class Planner:
         if waiting is None or waiting.publish_at is None:
             waiting = versions.publish_when_free(
                 actor=None,
-                version=waiting or versions.save_draft(actor=None, audience=audience, segment=entry.segment),
+                version=waiting
+                or versions.save_draft(
+                    actor=None, audience=audience, segment=entry.segment, first_number=entry.first_version
+                ),
                 reason=self.reason,
                 override=self._override(entry),
             )

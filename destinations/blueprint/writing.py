@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
+from django.db.models import Min
 
 from audiences import vocabulary
 from audiences.models import Audience, PersonList
@@ -75,6 +76,7 @@ def _audiences(keys: Sequence[str] | None) -> list[Audience]:
         for row in Audience.objects.filter(archived_at=None)
         .select_related("live_version", *(role.field for role in ROLES))
         .prefetch_related("excluded_by")
+        .annotate(first_version=Min("versions__number"))
         .order_by("key")
     }
     if not keys:
@@ -118,7 +120,7 @@ def _list(row: PersonList) -> dict[str, Any]:
     return _said(key=row.key, name=row.name, customerio_segment=row.customerio_segment)
 
 
-def _audience(row: Audience, rules: Convention | None) -> dict[str, Any]:
+def _audience(row: Any, rules: Convention | None) -> dict[str, Any]:
     named = {held.role.key: held.user for held in holdings(row)}
     owners = _said(**{key: user.email if user else None for key, user in named.items()})
     segment = grammar.to_json(vocabulary.rule(row.live_version.segment)) if row.live_version else None
@@ -131,6 +133,7 @@ def _audience(row: Audience, rules: Convention | None) -> dict[str, Any]:
         cadence=_duration(row.cadence_seconds),
         excluded_by=sorted(linked.key for linked in row.excluded_by.all()) or None,
         segment=segment,
+        first_version=row.first_version if row.first_version != 1 else None,
     )
 
 

@@ -12,8 +12,17 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from audiences import clock
-from audiences.models import Audience, AuditEntry, PersonList, SegmentVersion, User, Workspace, frozen
-from audiences.services import audiences, locks
+from audiences.models import (
+    Audience,
+    AuditEntry,
+    NamingConvention,
+    PersonList,
+    SegmentVersion,
+    User,
+    Workspace,
+    frozen,
+)
+from audiences.services import audiences, locks, replacements, versions
 from destinations import blueprint, secrets
 from destinations.blueprint import advice
 from destinations.blueprint.notation import load_json, load_yaml
@@ -95,6 +104,33 @@ def refused(text, name="shop.yaml", environment=None):
 
 def actions(printed):
     return [[*line.split(" ", 2)[:2], line.split(" ", 2)[2]] for line in printed.out.splitlines() if line[0] in "+~="]
+
+
+NAMED = """
+naming:
+  separator: _
+  tokens:
+    - {name: channel}
+    - {name: intent, values: {cart: a cart}}
+    - {name: window}
+    - {name: version}
+audiences:
+  - key: cart_24h
+    tokens: {channel: meta, intent: cart, window: 24h}
+    purpose: analytics
+    owner: marketer@example.com
+    segment: {event: add_to_cart, count: {at_least: 1}, within: 24h}
+"""
+
+
+def elsewhere():
+    """Nothing of it is here any more."""
+    with frozen.set_aside():
+        for model in (Mapping, Destination, SegmentVersion, Audience, PersonList, User, Workspace, AuditEntry):
+            if model is SegmentVersion:
+                Audience.objects.update(live_version=None)
+            model.objects.all().delete()
+    NamingConvention.objects.all().delete()
 
 
 def test_one_file_makes_everything_in_whatever_order_it_stands(apply):
@@ -194,17 +230,40 @@ def test_an_exported_file_makes_the_same_workspace_elsewhere(apply, monkeypatch,
     apply()
     call_command("export")
     exported = capsys.readouterr().out
-    with frozen.set_aside():
-        for model in (Mapping, Destination, SegmentVersion, Audience, PersonList, User, Workspace, AuditEntry):
-            if model is SegmentVersion:
-                Audience.objects.update(live_version=None)
-            model.objects.all().delete()
+    elsewhere()
     monkeypatch.setenv("META_MAIN_ACCESS_TOKEN", TOKEN)
 
     apply(exported)
     call_command("export")
 
     assert capsys.readouterr().out == exported
+
+
+def test_an_audience_that_was_published_beside_another_keeps_its_name_there(apply, monkeypatch, capsys):
+    apply(NAMED)
+    old = Audience.objects.get(key="cart_24h")
+    segment = {"event": "add_to_cart", "count": {"at_least": 2}, "within": "24h"}
+    version = versions.save_draft(actor=None, audience=old, segment=segment)
+    retires_at = timezone.now() + timedelta(days=9)
+    replacements.publish(actor=None, version=version, reason="Twice", retires_at=retires_at, override="for the test")
+    call_command("export")
+    exported = capsys.readouterr().out
+    assert "first_version: 2" in exported
+    assert {action for action, *_ in actions(apply(exported))} == {"="}
+    elsewhere()
+
+    apply(exported)
+    call_command("export")
+
+    assert capsys.readouterr().out == exported
+    names = Audience.objects.order_by("key").values_list("key", "name", "live_version__number")
+    assert list(names) == [("cart_24h", "meta_cart_24h_v1", 1), ("cart_24h_v2", "meta_cart_24h_v2", 2)]
+
+
+@pytest.mark.parametrize("wrong", ["0", "two", "true", "1.5", "999999999"])
+def test_a_first_version_is_a_small_number(wrong):
+    said = f"audiences: [{{key: cart, purpose: analytics, first_version: {wrong}}}]"
+    assert refused(said) == ["audiences[0].first_version: must be a whole number from 1 to 99999"]
 
 
 def test_exporting_one_audience_brings_what_it_needs_and_no_more(apply, capsys):

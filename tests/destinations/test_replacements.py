@@ -295,7 +295,10 @@ def test_what_keeps_people_from_being_removed_there(replaced: Scene) -> None:
     Destination.objects.update(state="refused")
     stays(replaced, "refuses our access")
     Destination.objects.update(state="connected")
-    goes(replaced)
+    Mapping.objects.filter(pk=replaced.mapping.pk).update(lost="gone", lost_at=timezone.now(), blocked_reason="Gone.")
+    goes(replaced)  # nobody is there
+    work()
+    assert Audience.objects.get(key="cart").archived_at is not None
 
 
 def test_a_new_one_that_is_a_rehearsal_still_or_archived(replaced: Scene) -> None:
