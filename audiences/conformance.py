@@ -92,6 +92,7 @@ class Table:
     rows: tuple[Row, ...]  # those that match
     total: int
     follow: int
+    to_fix: int
     filters: tuple[Filter, ...]
 
 
@@ -142,7 +143,7 @@ def table(*, only: str = "", words: str = "") -> Table:
     chosen = [row for row in rows if not only or row.state == only or (only == "fix" and row.to_fix)]
     wanted = words.casefold().split()
     found = [row for row in chosen if all(word in _text(row) for word in wanted)]
-    return Table(tuple(found), len(rows), counts[OK], tuple(filters))
+    return Table(tuple(found), len(rows), counts[OK], fix, tuple(filters))
 
 
 def doubled(everybody: Iterable[Audience]) -> frozenset[str]:

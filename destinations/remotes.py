@@ -88,7 +88,9 @@ def agree(mapping: Mapping, connector: Connector, ask: Ask) -> None:
     if name.state == remote_names.WAITS:
         try:
             ask(lambda: connector.rename(mapping.remote_id, name.wished))
-        except Rejected as refused:
+        except (Rejected, Misconfigured) as refused:
+            if isinstance(refused, Misconfigured) and refused.code != "config":
+                raise
             log.warning("mapping %s keeps its old name: %s", mapping.pk, refused)
         else:
             by_hand = bool(before) and before == mapping.renamed_there

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from destinations.views import archiving, connections, destinations, names, panels, rehearsal, runs
+from destinations.views import archiving, connections, destinations, names, panels, rehearsal, renaming, runs
 
 app_name = "destinations"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -11,6 +11,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("audiences/<slug:key>/sync/", connections.sync_audience, name="sync-audience"),
     path("panels/names/", names.cells, name="remote-name-cells"),
     path("settings/naming/platforms/", names.remote_names_page, name="remote-names"),
+    path("settings/naming/rename/", renaming.rename_names, name="rename-names"),
+    path("settings/naming/rename/<int:pk>/undo/", renaming.undo_rename, name="undo-rename"),
     path("destinations/", destinations.destinations, name="destinations"),
     path("destinations/new/", destinations.choose, name="choose"),
     path("destinations/new/<slug:kind>/", destinations.connect, name="connect"),

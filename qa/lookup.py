@@ -68,6 +68,7 @@ PAGES = (
     Page("qa:setups", "Set-ups under way", "Audiences begun and not finished", "setup.edit", "setup", "", "steps launch"),
     Page("audiences:activity", "Activity", "Who changed what, and why", "trail.view", "clock", "", "audit trail history"),
     Page("audiences:naming", "Naming convention", "How audiences are named", "naming.view", "tag", "", "names tokens settings"),
+    Page("destinations:rename-names", "Rename in bulk", "What would be called otherwise", "audience.edit", "tag", "", "names convention"),
     Page("audiences:conformance", "Names that depart from the convention", "Audience by audience", "naming.view", "tag", "", "conformance rename"),
     Page("audiences:settings", "Settings", "The workspace", "settings.view", "settings", "g s", "timezone currency workspace"),
     Page("audiences:consent", "Consent policy", "Opt-in or opt-out, by country", "settings.view", "settings", "", "gdpr settings"),

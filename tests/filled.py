@@ -377,5 +377,6 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         "/settings/naming/conformance/?only=fix": everybody,
         f"/settings/naming/conformance/{cart}/": ("admin", "marketer"),
         "/settings/naming/platforms/": everybody,
+        "/settings/naming/rename/": ("admin", "marketer"),
         "/account/": everybody,
     }

@@ -3,7 +3,7 @@
 from audiences.models.audience import Audience, Replacement, TestLock
 from audiences.models.jobs import Job, Worker
 from audiences.models.membership import Membership, Refresh
-from audiences.models.naming import NamingConvention
+from audiences.models.naming import NamingConvention, Renaming
 from audiences.models.people import (
     Alias,
     AttributeName,
@@ -64,6 +64,7 @@ __all__ = [
     "PropertyName",
     "Refresh",
     "RefusedRow",
+    "Renaming",
     "Replacement",
     "Review",
     "SegmentVersion",

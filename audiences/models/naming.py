@@ -14,3 +14,14 @@ class NamingConvention(models.Model):
     lengths = models.JSONField(default=dict, help_text="Kind of platform → most characters, where shorter than its own")
     updated_at = models.DateTimeField(auto_now=True)
     updated_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
+
+
+class Renaming(models.Model):
+    """Audiences that were renamed in one act, so that it can be taken back. Each has a line of its own in the trail, too."""
+
+    at = models.DateTimeField(auto_now_add=True)
+    actor = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
+    reason = models.TextField(blank=True)
+    names = models.JSONField(help_text='[{"key", "before": {"name", "name_tokens", …}, "after": {…}}, …]')
+    undone_at = models.DateTimeField(null=True)
+    undone_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")

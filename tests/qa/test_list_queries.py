@@ -26,6 +26,7 @@ LISTS = (
     "/setup-steps/",
     "/settings/naming/conformance/",
     "/settings/naming/platforms/",
+    "/settings/naming/rename/",
     "/overlap/",
     "/settings/users/",
     "/settings/jobs/",

@@ -123,6 +123,7 @@ def world() -> World:
         models.TestLock.objects.create(audience=of.cart, until=now + timedelta(days=3), set_by=of.users["buyer"])
     baseline, _ = Baseline.objects.get_or_create(mapping=of.mapping, defaults={"size": 2, "frozen_at": now})
     begun = SetUp.objects.create(purpose="retargeting", destination=of.destination, started_by=of.users["marketer"], answers={"identifiers": ["email"]})  # fmt: skip
+    act = models.Renaming.objects.create(names=[])
     token = "a" * 32
     (files.uploads() / token).write_text("id,mail\n1,ann@shop.example\n")
     ids: dict[str, Callable[[], Any]] = {
@@ -144,6 +145,7 @@ def world() -> World:
         "qa:engineer:token": lambda: setup.link_for(begun),
         "baselines:pk": lambda: baseline.pk,
         "holds:pk": lambda: hold.pk,
+        "destinations:undo-rename:pk": lambda: act.pk,
         "imports:pk": lambda: of.import_file.pk,
         "alerts:pk": lambda: incident.pk,
         "mail:pk": lambda: mail.pk,
