@@ -442,7 +442,8 @@ def test_an_engine_is_made_once_a_process_and_anew_after_it_was_closed(settings,
 def test_what_a_killed_process_spilled_goes_a_day_later(settings, tmp_path):
     settings.DATA_DIR = tmp_path
     engines.close()
-    old, young, mine = (tmp_path / "spill" / f"engine-{pid}" for pid in (4_000_000_000, 4_000_000_001, os.getpid()))
+    names = (f"{engines._mine()}4000000000", f"{engines._mine()}4000000001", f"{engines._mine()}{os.getpid()}")
+    old, young, mine = (tmp_path / "spill" / name for name in names)
     for folder in (old, young, mine):
         folder.mkdir(parents=True)
     for folder in (old, mine):
