@@ -16,11 +16,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from celery import current_app, shared_task
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 from django.db import close_old_connections, connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
-from structlog.contextvars import bound_contextvars
 
 from audiences.models import Job
 
@@ -32,6 +31,8 @@ HINT_AGAIN = timedelta(seconds=10)
 BROKER_AGAIN = 5.0  # seconds for which nobody is kept waiting once more for a broker that was away
 LONGEST_BACKOFF = timedelta(minutes=10)
 
+_serving = False
+
 
 class LeaseLost(Exception):
     """Another worker holds the job now: stop, and write nothing."""
@@ -41,10 +42,6 @@ class Busy(Exception):
     """Another process is at it."""
 
 
-class Stopping(LeaseLost):
-    """This worker was asked to stop: the job ends here, at a safe place, and is due again at once."""
-
-
 @dataclass(slots=True)
 class Claim:
     """The right to run one job, until its lease ends."""
@@ -52,17 +49,12 @@ class Claim:
     job_id: int
     fence: int
     key: str
+    lease: timedelta = LEASE
     _last_progress: float = 0.0
 
     def renew(self) -> None:
-        """Hold on to the job. Raises LeaseLost if it is no longer ours, and Stopping if this worker is to stop."""
-        if stopping():
-            raise Stopping
-        self.prolong()
-
-    def prolong(self) -> None:
-        """Hold on to it, stopping or not. Raises LeaseLost."""
-        if not self._mine().update(lease_until=timezone.now() + LEASE):
+        """Hold on to the job. Raises LeaseLost if it is no longer ours."""
+        if not self._mine().update(lease_until=timezone.now() + self.lease):
             raise LeaseLost(f"job {self.job_id} was taken over")
 
     def guard(self) -> None:
@@ -123,31 +115,29 @@ def sweep(*, slots: int | None = None) -> int:
     return len(due)
 
 
-def job(name: str, *, queue: str = "compute") -> Callable[[Callable[[Claim], None]], Any]:
-    """Declare a function of a Claim as the task `name`. It must be safe to run again after being killed anywhere."""
+def job(name: str, *, queue: str = "compute", lease: timedelta = LEASE) -> Callable[[Callable[[Claim], None]], Any]:
+    """Declare a function of a Claim as the task `name`. It must be safe to run again after being killed anywhere.
+
+    `lease`: how long others wait for a worker that has died.
+    """
 
     def declare(function: Callable[[Claim], None]) -> Any:
         @shared_task(name=name, queue=queue)
         @functools.wraps(function)
         def run(job_id: int) -> None:
-            claim = _claim(job_id)
+            claim = _claim(job_id, lease=lease)
             if claim is None:
                 return  # done, not due any more, or another worker's
-            began = time.monotonic()
-            with bound_contextvars(task=name, job=job_id):
-                try:
-                    with _heartbeat(claim):
-                        function(claim)
-                except Stopping:
-                    _settle(claim, None, again=True)
-                except LeaseLost:
-                    log.warning("job taken over")
-                except Exception as error:  # the row keeps where, and it is tried again
-                    log.exception("job failed")
-                    _settle(claim, error)
-                else:
-                    _settle(claim, None)
-                    log.debug("job done", extra={"ms": round((time.monotonic() - began) * 1000)})
+            try:
+                with _heartbeat(claim):
+                    function(claim)
+            except LeaseLost:
+                log.warning("job taken over", extra={"task": name, "job": job_id})
+            except Exception as error:  # the row keeps where, and it is tried again
+                log.exception("job failed", extra={"task": name, "job": job_id})
+                _settle(claim, error)
+            else:
+                _settle(claim, None)
 
         return run
 
@@ -206,22 +196,21 @@ def run_due_here(queues: list[str] | None = None, *, rounds: int = 100) -> int:
     return done
 
 
-_asked_to_stop = threading.Event()
+def go_on() -> bool:
+    """Whether a job that has no end of its own goes on: in a worker, until it is asked to stop. Elsewhere it does what there is to do now."""
+    return _serving
 
 
-def stopping() -> bool:
-    """Whether this worker was asked to stop. What takes long asks at each safe place, so that a stop is over within 30 seconds."""
-    return _asked_to_stop.is_set()
-
-
-def nap(seconds: float) -> None:
-    """Sleep, but no longer than this worker goes on."""
-    _asked_to_stop.wait(seconds)
+@worker_ready.connect
+def _begin_serving(**_: Any) -> None:
+    global _serving
+    _serving = True
 
 
 @worker_shutting_down.connect
-def _stop(**_: Any) -> None:
-    _asked_to_stop.set()
+def _stop_serving(**_: Any) -> None:
+    global _serving
+    _serving = False
 
 
 def _task(name: str) -> Any:
@@ -236,16 +225,16 @@ def _due(now: datetime) -> QuerySet[Job]:
     return Job.objects.filter(Q(due_at__lte=now, lease_until__isnull=True) | Q(lease_until__lt=now))
 
 
-def _claim(job_id: int, *, asked_for: bool = True) -> Claim | None:
+def _claim(job_id: int, *, asked_for: bool = True, lease: timedelta = LEASE) -> Claim | None:
     now = timezone.now()
     free = _due(now) if asked_for else Job.objects.filter(Q(lease_until__isnull=True) | Q(lease_until__lt=now))
     row = free.filter(pk=job_id).first()
     if row is None:
         return None
     won = free.filter(pk=job_id, fence=row.fence).update(
-        fence=F("fence") + 1, lease_until=now + LEASE, due_at=None, started_at=now, finished_at=None, progress={}
+        fence=F("fence") + 1, lease_until=now + lease, due_at=None, started_at=now, finished_at=None, progress={}
     )
-    return Claim(job_id, row.fence + 1, row.key) if won else None
+    return Claim(job_id, row.fence + 1, row.key, lease) if won else None
 
 
 def _let_go(claim: Claim, error: BaseException) -> None:
@@ -255,8 +244,7 @@ def _let_go(claim: Claim, error: BaseException) -> None:
     )
 
 
-def _settle(claim: Claim, error: Exception | None, *, again: bool = False) -> None:
-    """`again`: at once, whatever its rhythm."""
+def _settle(claim: Claim, error: Exception | None) -> None:
     now = timezone.now()
     with transaction.atomic():
         row = Job.objects.select_for_update().filter(pk=claim.job_id, fence=claim.fence).first()
@@ -265,7 +253,6 @@ def _settle(claim: Claim, error: Exception | None, *, again: bool = False) -> No
         if error is None:
             row.attempts, row.error = 0, ""
             wanted = now + timedelta(seconds=row.every_seconds) if row.every_seconds else None
-            wanted = now if again else wanted
         else:
             row.attempts += 1
             row.error = _in_short(error)
@@ -274,6 +261,8 @@ def _settle(claim: Claim, error: Exception | None, *, again: bool = False) -> No
         row.due_at = min(asked) if asked else None
         row.lease_until, row.finished_at = None, now
         row.save()
+        if row.due_at and row.due_at <= now:  # asked for while it ran: whoever was told of it then found it held
+            transaction.on_commit(_hint, robust=True)
 
 
 def _in_short(error: BaseException) -> str:
@@ -301,9 +290,9 @@ class _heartbeat:
             self._thread.join()
 
     def _beat(self) -> None:
-        while not self._stop.wait(LEASE.total_seconds() / 3):
+        while not self._stop.wait(self._claim.lease.total_seconds() / 3):
             try:
-                self._claim.prolong()
+                self._claim.renew()
             except LeaseLost:
                 return
             except Exception:  # the database may be away for a moment; the lease outlives two missed beats

@@ -12,7 +12,7 @@ from typing import TypeVar
 from django.db.models import F
 from pyroaring import BitMap
 
-from audiences import faults, jobs
+from audiences import faults
 from audiences.bitmaps import from_sorted, to_array
 from audiences.models import Audience
 from destinations import budget, eligibility, identities, leases, ledger, plan, transitions
@@ -26,7 +26,7 @@ from destinations.connectors.base import (
     Retryable,
 )
 from destinations.leases import Lease
-from destinations.ledger import Outcome, Prepared, View, Watch
+from destinations.ledger import Guard, Outcome, Prepared, View, Watch
 from destinations.models import Hold, Mapping, Operation, Run
 from destinations.plan import ADD, REMOVE, Plan, Step, Stops
 
@@ -57,19 +57,19 @@ class Stopped(Exception):
 
 
 @dataclass(slots=True)
-class Sync:
-    """What one sync carries with it. `patience`: how long it waits in all for pauses, receipts and settle times."""
+class Work:
+    """What is carried along while calls are made. `run` None: it is said urgently, beside any sync."""
 
-    run: Run
+    run: Run | None
     mapping: Mapping
     connector: Connector
     lease: Lease
-    watch: Watch
+    watch: Guard
     left_at: datetime
     now: Clock
     sleep: Callable[[float], None]
     until: datetime  # waiting longer than this is left to a later run
-    progress: Callable[[Run], None]
+    progress: Callable[[Run], None] = lambda run: None
     version_id: int | None = None
     failures: int = 0
     halvings: int = 0
@@ -88,6 +88,14 @@ class Sync:
         self.again = moment if self.again is None else min(self.again, moment)
 
 
+@dataclass(slots=True)
+class Sync(Work):
+    """One sync's."""
+
+    run: Run
+    watch: Watch
+
+
 def stops(mapping: Mapping, now: datetime) -> Stops:
     """What the mapping's state and its holds forbid at this moment."""
     adds = mapping.state in (Mapping.State.PAUSED, Mapping.State.RETIRED)
@@ -101,7 +109,7 @@ def stops(mapping: Mapping, now: datetime) -> Stops:
     return Stops(adds=adds, compared_adds=compared_adds, compared_removes=removes, everything=everything)
 
 
-def planned(work: Sync, view: View) -> Plan:
+def planned(work: Work, view: View) -> Plan:
     """What is to be said now, without those who were put off."""
     found = plan.plan(view.state, view.left, view.entered, stops(work.mapping, work.now()))
     steps = (Step(step.kind, step.cause, step.ids - work.put_off) for step in found.steps)
@@ -122,14 +130,14 @@ def say_everything(work: Sync) -> None:
             return
 
 
-def say(work: Sync, step: Step) -> None:
+def say(work: Work, step: Step) -> None:
     """Tell the platform one step, in as many calls as a bad row in it makes necessary."""
     pieces = [step]
     while pieces:
         pieces.extend(reversed(_say_once(work, pieces.pop())))
 
 
-def patiently(work: Sync, ask: Callable[[], _Answer]) -> _Answer:
+def patiently(work: Work, ask: Callable[[], _Answer]) -> _Answer:
     """Ask the platform something that changes nobody's membership; where it asks for a pause, after that."""
     while True:
         _token(work, REMOVE)
@@ -146,7 +154,7 @@ def patiently(work: Sync, ask: Callable[[], _Answer]) -> _Answer:
             return answer
 
 
-def wait(work: Sync, length: timedelta, words: str) -> None:
+def wait(work: Work, length: timedelta, words: str) -> None:
     """Wait, keeping the lease, as long as patience lasts; else the run stops here and is taken up again then."""
     end = work.now() + length
     if end > work.until:
@@ -157,15 +165,13 @@ def wait(work: Sync, length: timedelta, words: str) -> None:
         leases.renew(work.lease, now=work.now())
 
 
-def check_cancelled(work: Sync) -> None:
-    """Raises Cancelled where somebody has asked for it, and Stopped where this worker is asked to end."""
-    if jobs.stopping():
-        raise Stopped("Its worker was asked to stop; it is taken up again.", Run.State.INTERRUPTED, work.now())
-    if Run.objects.filter(pk=work.run.pk, cancel_requested=True).exists():
+def check_cancelled(work: Work) -> None:
+    """Raises Cancelled where somebody has asked for it."""
+    if work.run is not None and Run.objects.filter(pk=work.run.pk, cancel_requested=True).exists():
         raise Cancelled
 
 
-def _say_once(work: Sync, step: Step) -> list[Step]:
+def _say_once(work: Work, step: Step) -> list[Step]:
     """One call. The pieces in which its people are to be told after all, where it was refused as a whole."""
     check_cancelled(work)
     _token(work, step.kind)
@@ -183,7 +189,7 @@ def _say_once(work: Sync, step: Step) -> list[Step]:
         identifiers=kinds,
         left_at=work.left_at,
         now=work.now(),
-        run_id=work.run.pk,
+        run_id=work.run.pk if work.run else None,
         version_id=work.version_id,
     )
     left_out = prepared is None or len(prepared.step.ids) < len(step.ids)
@@ -198,7 +204,7 @@ def _say_once(work: Sync, step: Step) -> list[Step]:
     return _make(work, prepared, found, kinds)
 
 
-def _make(work: Sync, prepared: Prepared, found: identities.Rows, kinds: tuple[str, ...]) -> list[Step]:
+def _make(work: Work, prepared: Prepared, found: identities.Rows, kinds: tuple[str, ...]) -> list[Step]:
     step = prepared.step
     if step.kind == ADD:
         parcel = identities.addition(found, prepared.vetoed, prepared.intent)
@@ -240,7 +246,7 @@ def _make(work: Sync, prepared: Prepared, found: identities.Rows, kinds: tuple[s
     return []
 
 
-def _understood(work: Sync, receipt: Receipt, step: Step, empty: dict[int, tuple[str, str]]) -> Outcome:
+def _understood(work: Work, receipt: Receipt, step: Step, empty: dict[int, tuple[str, str]]) -> Outcome:
     if receipt.pending:
         verdict = transitions.SUBMITTED
     else:
@@ -259,7 +265,7 @@ def _understood(work: Sync, receipt: Receipt, step: Step, empty: dict[int, tuple
     )
 
 
-def _refused(work: Sync, prepared: Prepared, error: Rejected) -> list[Step]:
+def _refused(work: Work, prepared: Prepared, error: Rejected) -> list[Step]:
     """The platform refused the content: the bad row is on record if it is known or alone, else the call is halved."""
     step = prepared.step
     if not error.whole:
@@ -282,8 +288,10 @@ def _refused(work: Sync, prepared: Prepared, error: Rejected) -> list[Step]:
     return [Step(step.kind, step.cause, from_sorted(half)) for half in (numbers[:middle], numbers[middle:])]
 
 
-def _settle(work: Sync, prepared: Prepared, outcome: Outcome) -> None:
+def _settle(work: Work, prepared: Prepared, outcome: Outcome) -> None:
     count = ledger.settle(work.lease, prepared.operation_id, outcome, now=work.now())
+    if work.run is None:
+        return
     applied = outcome.verdict != transitions.UNAPPLIED
     Run.objects.filter(pk=work.run.pk).update(
         added=F("added") + (count.accepted if prepared.step.kind == ADD else 0),
@@ -296,7 +304,7 @@ def _settle(work: Sync, prepared: Prepared, outcome: Outcome) -> None:
     work.progress(work.run)
 
 
-def _failed(work: Sync, error: Retryable) -> None:
+def _failed(work: Work, error: Retryable) -> None:
     """Known not to have been applied: wait as the platform asks, or ever longer, or give up for now."""
     work.failures += 1
     if error.throttled:
@@ -310,18 +318,20 @@ def _failed(work: Sync, error: Retryable) -> None:
     wait(work, timedelta(seconds=error.after if error.after is not None else 2.0**work.failures / 2), str(error))
 
 
-def _answered(work: Sync) -> None:
+def _answered(work: Work) -> None:
     work.failures = 0
     budget.answered(work.mapping.destination.account_id)
 
 
-def _token(work: Sync, kind: str) -> None:
+def _token(work: Work, kind: str) -> None:
+    """One of the account's tokens. What is urgent may take those that are reserved, an add into suppression too."""
     account_id, rate = work.mapping.destination.account_id, work.connector.capabilities.calls_per_minute
+    kind = REMOVE if work.lease.lane == leases.URGENT else kind
     while length := budget.take(account_id, kind, rate, now=work.now()):
         wait(work, length, "The account's rate budget is used up; it goes on by itself.")
 
 
-def _stops_now(work: Sync) -> Stops:
+def _stops_now(work: Work) -> Stops:
     work.mapping.refresh_from_db(fields=["state", "state_until", "add_only", "blocked_reason", "lost"])
     if work.mapping.lost:
         raise Stopped(work.mapping.blocked_reason)
@@ -331,7 +341,7 @@ def _stops_now(work: Sync) -> Stops:
     return found
 
 
-def _kinds(work: Sync, step: Step) -> tuple[str, ...]:
+def _kinds(work: Work, step: Step) -> tuple[str, ...]:
     own = tuple(work.mapping.identifiers)
     if step.cause == plan.WITHDRAW:
         return work.withdraw_kinds

@@ -22,6 +22,7 @@ class Change:
     kind: str
     name: str
     at_us: int
+    seq: int
 
 
 def final_mark() -> int:
@@ -33,11 +34,24 @@ def final_mark() -> int:
     )
 
 
-def since(mark: int, events: Collection[str] | None, among: Collection[int] | None = None) -> list[Change]:
-    """Lines after `mark` in order, of events only those named (None: all). `among`: of these profiles only."""
-    column = "xid" if connection.vendor == "postgresql" else "seq"
+def reach(mark: int, lines: int) -> int | None:
+    """The mark of the line that comes so many lines after `mark`; None where there are not so many."""
+    column = _column()
+    sql = f"SELECT {column} FROM audiences_changelog WHERE {column} > %s ORDER BY {column} LIMIT 1 OFFSET %s"  # noqa: S608 - our own
+    found = bulk.fetch(sql, [mark, lines])
+    return int(found[0][0]) if found else None
+
+
+def since(
+    mark: int, events: Collection[str] | None, among: Collection[int] | None = None, upto: int | None = None
+) -> list[Change]:
+    """Lines after `mark` in order (and none beyond `upto`), of events only those named (None: all). `among`: of these profiles only."""
+    column = _column()
     conditions = [f"{column} > %s"]
     parameters: list[Any] = [mark]
+    if upto is not None:
+        conditions.append(f"{column} <= %s")
+        parameters.append(upto)
     if events is not None:
         named, values = bulk.among("name", sorted(events) or [""])
         conditions.append(f"(kind <> %s OR {named})")
@@ -47,8 +61,12 @@ def since(mark: int, events: Collection[str] | None, among: Collection[int] | No
         conditions.append(chosen)
         parameters += values
     rows = bulk.fetch(
-        f"SELECT {column}, profile_no, kind, name, at_us FROM audiences_changelog "  # noqa: S608 - no values in it
+        f"SELECT {column}, profile_no, kind, name, at_us, seq FROM audiences_changelog "  # noqa: S608 - no values in it
         f"WHERE {' AND '.join(conditions)} ORDER BY {column}, seq",
         parameters,
     )
     return [Change(*row) for row in rows]
+
+
+def _column() -> str:
+    return "xid" if connection.vendor == "postgresql" else "seq"

@@ -1,10 +1,10 @@
 """Who of a segment's members may be sent: one fixed order of steps, each kept with whom it took out. Who is wanted by rule is segments/'s."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from django.db.models import Q
 from pyroaring import BitMap
 
 from audiences.bitmaps import pack, unpack
@@ -35,6 +35,9 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_FEW = 20_000
+
+
 class NotAnswered(Exception):
     """The workspace has not said whether people must opt in or out, so nothing may be sent."""
 
@@ -59,28 +62,99 @@ def consents_needed(purpose: str) -> tuple[str, ...]:
 
 def excluding(mapping: Connection) -> list[Audience]:
     """The audiences whose members this mapping leaves out: linked suppression audiences and global ones."""
-    if mapping.audience.purpose == Audience.Purpose.SUPPRESSION:
-        return []
-    everywhere = Exclusion.objects.filter(_concerns(mapping), audience__isnull=False).values_list(
-        "audience_id", flat=True
-    )
-    linked = mapping.audience.excluded_by.values_list("pk", flat=True)
-    chosen = {*everywhere, *linked} - {mapping.audience_id}
-    return list(Audience.objects.filter(pk__in=chosen).select_related("live_version").order_by("key"))
+    return excluding_each([mapping])[mapping.pk]
 
 
-def judge(mapping: Connection, members: BitMap) -> tuple[BitMap, list[Step]]:
-    """(who is left, the steps) before identifiers are looked at. Raises NotAnswered and CannotExclude."""
-    takers = {
-        REMOVED: gone,
-        CONSENT: lambda people: without_consent(people, consents_needed(mapping.audience.purpose)),
-        EXCLUDED: lambda people: _excluded(mapping, people),
+def excluding_each(mappings: Sequence[Connection]) -> dict[int, list[Audience]]:
+    """The same for many, by the mapping's id, in three queries."""
+    links: dict[int, set[int]] = {mapping.audience_id: set() for mapping in mappings}
+    through = Audience.excluded_by.through.objects.filter(from_audience__in=links)
+    for audience_id, other_id in through.values_list("from_audience_id", "to_audience_id"):
+        links[audience_id].add(other_id)
+    everywhere = list(Exclusion.objects.filter(audience__isnull=False).values_list("audience_id", "destination_id"))
+    chosen = {
+        mapping.pk: set()
+        if mapping.audience.purpose == Audience.Purpose.SUPPRESSION
+        else {
+            *(audience for audience, place in everywhere if place in (None, mapping.destination_id)),
+            *links[mapping.audience_id],
+        }
+        - {mapping.audience_id}
+        for mapping in mappings
+    }
+    rows = Audience.objects.filter(pk__in=set().union(*chosen.values())).select_related("live_version").order_by("key")
+    found = list(rows)
+    return {pk: [audience for audience in found if audience.pk in others] for pk, others in chosen.items()}
+
+
+class Known:
+    """What the order asks about these people, each thing looked up once however many connections ask.
+
+    `members`: who of them is in an audience that must be left out (raises CannotExclude); left out: whoever its last count found.
+    """
+
+    def __init__(self, people: BitMap, members: Callable[[Audience], BitMap] | None = None) -> None:
+        self.people = people
+        self._members = members or counted
+        self._barred: dict[tuple[str, ...], BitMap] = {}
+        self._excluded: dict[int, BitMap] = {}
+
+    @cached_property
+    def gone(self) -> BitMap:
+        return gone(self.people)
+
+    def barred(self, purpose: str) -> BitMap:
+        """Those without the consent that sending an audience of this purpose needs. Raises NotAnswered."""
+        needed = consents_needed(purpose)
+        if needed not in self._barred:
+            self._barred[needed] = without_consent(self.people, needed)
+        return self._barred[needed]
+
+    def excluded(self, mapping: Connection, others: Iterable[Audience]) -> BitMap:
+        """Those on an exclusion list, or in one of the audiences that this connection leaves out. Raises CannotExclude."""
+        out = BitMap()
+        for place, members in self._lists:
+            if place in (None, mapping.destination_id):
+                out |= members
+        for audience in others:
+            if audience.pk not in self._excluded:
+                self._excluded[audience.pk] = self._members(audience) & self.people
+            out |= self._excluded[audience.pk]
+        return out
+
+    @cached_property
+    def _lists(self) -> list[tuple[int | None, BitMap]]:
+        rows = Exclusion.objects.filter(person_list__isnull=False)
+        found = rows.values_list("destination_id", "person_list__members")
+        return [(place, unpack(members) & self.people) for place, members in found]
+
+
+def counted(audience: Audience) -> BitMap:
+    """Whoever its last count found. Raises CannotExclude where it has not been counted."""
+    membership = Membership.objects.filter(audience=audience).first()
+    if membership is None:
+        raise CannotExclude(f"{audience.key}, which must be left out, has not been counted yet.")
+    return unpack(membership.members)
+
+
+def judge(
+    mapping: Connection, members: BitMap, known: Known | None = None, others: Iterable[Audience] | None = None
+) -> tuple[BitMap, list[Step]]:
+    """(who is left, the steps) before identifiers are looked at. Raises NotAnswered and CannotExclude.
+
+    `known`: of people among whom all `members` are; `others`: those of `excluding`, where they are at hand.
+    """
+    facts = known or Known(members)
+    takers: dict[str, Callable[[], BitMap]] = {
+        REMOVED: lambda: facts.gone,
+        CONSENT: lambda: facts.barred(mapping.audience.purpose),
+        EXCLUDED: lambda: facts.excluded(mapping, excluding(mapping) if others is None else others),
     }
     left, steps = BitMap(members), []
     suppression = mapping.audience.purpose == Audience.Purpose.SUPPRESSION
     for name in ORDER[:-1]:
         skip = suppression and name not in FOR_SUPPRESSION
-        taken = takers[name](left) & left if name in takers and not skip else BitMap()
+        taken = takers[name]() & left if name in takers and not skip else BitMap()
         left = left - taken
         steps.append(Step(name, taken, len(left)))
     return left, steps
@@ -110,14 +184,12 @@ def keep(mapping: Connection, refresh_id: int, steps: Iterable[Step]) -> None:
 
 def gone(people: BitMap) -> BitMap:
     """Of these profiles those that were deleted, erased or merged into another."""
-    rows = bulk.fetch("SELECT profile_no FROM audiences_profile WHERE NOT (state = 'live')")
-    return BitMap(number for (number,) in rows) & people
+    return _profiles("NOT (state = 'live')", people)
 
 
 def merged(people: BitMap) -> BitMap:
     """Of these profiles those that turned out to be somebody else's, and live on as theirs."""
-    rows = bulk.fetch("SELECT profile_no FROM audiences_profile WHERE NOT (state = 'live') AND state = 'merged'")
-    return BitMap(number for (number,) in rows) & people
+    return _profiles("NOT (state = 'live') AND state = 'merged'", people)
 
 
 def without_consent(people: BitMap, purposes: Collection[str]) -> BitMap:
@@ -132,10 +204,9 @@ def without_consent(people: BitMap, purposes: Collection[str]) -> BitMap:
         asked = _in_countries(people, [c for c, rule in policy["by_country"].items() if rule == "opt_in"])
     barred = BitMap()
     for purpose in purposes:
-        said_no = _said(purpose, False)
-        barred |= people & said_no
+        barred |= _said(purpose, False, people)
         if asked:
-            barred |= asked - _said(purpose, True)
+            barred |= asked - _said(purpose, True, asked)
     return barred
 
 
@@ -148,11 +219,13 @@ def _policy() -> dict[str, Any]:
     return {"default": workspace["default"], "by_country": workspace.get("by_country") or {}}
 
 
-def _said(purpose: str, granted: bool) -> BitMap:
-    rows = bulk.fetch(
-        "SELECT profile_no FROM audiences_consent WHERE purpose = %s AND granted = %s", [str(purpose), granted]
-    )
-    return BitMap(number for (number,) in rows)
+def _said(purpose: str, granted: bool, people: BitMap) -> BitMap:
+    sql = "SELECT profile_no FROM audiences_consent WHERE purpose = %s AND granted = %s"
+    return _of(people, sql, [str(purpose), granted])
+
+
+def _profiles(condition: str, people: BitMap) -> BitMap:
+    return _of(people, f"SELECT profile_no FROM audiences_profile WHERE {condition}", [])  # noqa: S608 - our own words
 
 
 def _in_countries(people: BitMap, countries: Collection[str]) -> BitMap:
@@ -160,22 +233,12 @@ def _in_countries(people: BitMap, countries: Collection[str]) -> BitMap:
         return BitMap()
     chosen, values = bulk.among("country", sorted(countries))
     sql = f"SELECT profile_no FROM audiences_identity WHERE replaced_at IS NULL AND {chosen}"  # noqa: S608 - no values in it
-    return BitMap(number for (number,) in bulk.fetch(sql, values)) & people
+    return _of(people, sql, values)
 
 
-def _concerns(mapping: Connection) -> Q:
-    return Q(destination__isnull=True) | Q(destination_id=mapping.destination_id)
-
-
-def _excluded(mapping: Connection, people: BitMap) -> BitMap:
-    out = BitMap()
-    for members in Exclusion.objects.filter(_concerns(mapping), person_list__isnull=False).values_list(
-        "person_list__members", flat=True
-    ):
-        out |= unpack(members)
-    for audience in excluding(mapping):
-        membership = Membership.objects.filter(audience=audience).first()
-        if membership is None:
-            raise CannotExclude(f"{audience.key}, which must be left out, has not been counted yet.")
-        out |= unpack(membership.members)
-    return out & people
+def _of(people: BitMap, sql: str, parameters: list[Any]) -> BitMap:
+    """Whom a query finds among these people: a few are asked for by number, of many everybody is fetched."""
+    if len(people) <= _FEW:
+        chosen, values = bulk.among("profile_no", list(people))
+        sql, parameters = f"{sql} AND {chosen}", [*parameters, *values]
+    return BitMap(number for (number,) in bulk.fetch(sql, parameters)) & people if people else BitMap()

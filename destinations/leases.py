@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 
-from destinations import holders, rows
+from destinations import errands, holders, rows
 from destinations.models import Ledger, Operation
 
 LEASE = timedelta(seconds=60)
@@ -46,6 +46,7 @@ def claim(mapping_id: int, lane: str, *, settle: timedelta, now: datetime) -> Le
         book = rows.book(row)
         if book.abandon(lane, fence, now, settle):
             rows.save(row, book)
+            errands.send([mapping_id], now=now)  # who left is told again at once, not with the next sync
         row.save(update_fields=row_fields)
     return Lease(mapping_id, lane, fence, settle)
 

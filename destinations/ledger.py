@@ -7,14 +7,14 @@ Ledger, Operation, Decision, Rejection and Removal. Every function takes `now`, 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol
 
 from django.db import transaction
 from django.db.models import F
 from pyroaring import BitMap
 
 from audiences.bitmaps import pack, unpack
-from audiences.people import bulk
-from destinations import changes, leases, plan, records, rows, transitions
+from destinations import changes, errands, leases, plan, records, rows, transitions
 from destinations.leases import Lease, LeaseLost
 from destinations.models import Decision, Ledger, Operation, Rejection, Removal
 from destinations.plan import ADD, REMOVE, State, Step
@@ -35,6 +35,18 @@ class View:
     refresh_id: int | None
     change_seq: int
     next_due_at: datetime | None  # when something unknown is next told again
+
+
+class Decided(NamedTuple):
+    """Somebody is in or out from the change `seq` on, until a count contains it. `at`: when it was accepted here; `there`: they are,
+    or may be, on the platform."""
+
+    identity_no: int
+    seq: int
+    wanted: bool
+    cause: str
+    at: datetime | None = None
+    there: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +82,15 @@ class Count:
     unknown: int = 0
 
 
+class Guard(Protocol):
+    """Whom an add must leave out at the moment it is prepared. Asked inside T1."""
+
+    def leaves_out(self, ids: BitMap, profiles: Mapping[int, int]) -> BitMap: ...
+
+
 @dataclass(slots=True)
 class Watch:
-    """Whom an add must leave out because something has happened to them since `mark`; `events`: names that matter (None: all)."""
+    """A sync's guard: whom an add must leave out because something has happened to them since `mark`; `events`: names that matter (None: all)."""
 
     mark: int
     events: frozenset[str] | None
@@ -88,6 +106,10 @@ class Watch:
             self.stirred.add(change.profile_no)
         self.mark = max(self.mark, final)
 
+    def leaves_out(self, ids: BitMap, profiles: Mapping[int, int]) -> BitMap:
+        self.look()
+        return BitMap(number for number in ids if profiles[number] in self.stirred) if self.stirred else BitMap()
+
 
 # --- What is wanted.
 
@@ -102,27 +124,38 @@ def rebase(lease: Lease, base: BitMap, *, refresh_id: int | None, change_seq: in
         row.base, row.wanted_count = pack(base), len(base)
         row.refresh_id, row.change_seq = refresh_id, max(change_seq, row.change_seq)
         row.save(update_fields=["base", "wanted_count", "refresh", "change_seq", *held])
+        book = rows.book(row)
+        there = book.present | book.unknown
+        absorbed = Decision.objects.filter(mapping_id=lease.mapping_id, seq__lte=row.change_seq)
+        # Kept is only why somebody has to be told of still. Of whoever is wanted again it says nothing about the next time.
         over = [
-            number
-            for number in Decision.objects.filter(
-                mapping_id=lease.mapping_id, seq__lte=row.change_seq, wanted=False
-            ).values_list("identity_no", flat=True)
-            if number in base
+            pk
+            for pk, number, inside in absorbed.values_list("pk", "identity_no", "wanted")
+            if inside != (number in base) or (number in book.present if inside else number not in there)
         ]
-        if over:  # wanted again: why they once left says nothing about the next time
-            chosen, values = bulk.among("identity_no", over)
-            bulk.execute(
-                f"DELETE FROM destinations_decision WHERE mapping_id = %s AND seq <= %s AND {chosen}",  # noqa: S608
-                [lease.mapping_id, row.change_seq, *values],
-            )
+        for start in range(0, len(over), 5_000):
+            Decision.objects.filter(pk__in=over[start : start + 5_000]).delete()
+        records.pointless(lease.mapping_id, there - rows.intent(row))
     return True
 
 
-def decide(mapping_id: int, decisions: Iterable[tuple[int, int, bool, str]]) -> int:
-    """Record (identity_no, seq, wanted, cause) that hold until a count contains them; how many. The latest seq of an identity counts."""
-    made = [Decision(mapping_id=mapping_id, identity_no=i, seq=s, wanted=w, cause=c) for i, s, w, c in decisions]
+def decide(mapping_id: int, decisions: Iterable[tuple[int, int, bool, str] | Decided]) -> int:
+    """Record what holds until a count contains it; how many. The latest seq of an identity counts. A removal's record begins here."""
+    made = [Decided(*one) for one in decisions]
     for start in range(0, len(made), 5_000):
-        Decision.objects.bulk_create(made[start : start + 5_000])
+        Decision.objects.bulk_create(
+            Decision(
+                mapping_id=mapping_id,
+                identity_no=one.identity_no,
+                seq=one.seq,
+                wanted=one.wanted,
+                cause=one.cause,
+                at=one.at,
+            )
+            for one in made[start : start + 5_000]
+        )
+    left = [(one.identity_no, one.cause, one.at) for one in made if one.there and not one.wanted and one.at]
+    records.leaving(mapping_id, left)
     return len(made)
 
 
@@ -161,7 +194,7 @@ def prepare(
     step: Step,
     *,
     profiles: Mapping[int, int],
-    watch: Watch,
+    watch: Guard,
     remote_id: str,
     identifiers: Sequence[str],
     left_at: datetime,
@@ -171,8 +204,7 @@ def prepare(
 ) -> Prepared | None:
     """T1: commit that a call is about to be made, for those of `step` to whom it may still be said. None: nobody is left.
 
-    `profiles` gives each identity's profile_no. Nobody is added to whom something has happened since the count: the next
-    count decides. Raises LeaseLost.
+    `profiles` gives each identity's profile_no. Nobody is added whom `watch` leaves out. Raises LeaseLost.
     """
     with transaction.atomic():
         row = rows.locked(lease.mapping_id)
@@ -180,9 +212,9 @@ def prepare(
         book, intent = rows.book(row), rows.intent(row)
         state = rows.state(row, book, intent, now)
         ids = plan.still_due(state, step.kind, step.cause, step.ids)
-        watch.look()
-        if step.kind == ADD and watch.stirred and ids:
-            ids = ids - BitMap(number for number in ids if profiles[number] in watch.stirred)
+        left_out = watch.leaves_out(ids, profiles)
+        if step.kind == ADD:
+            ids = ids - left_out
         if not ids:
             return None
         operation = Operation.objects.create(
@@ -249,6 +281,7 @@ def _settle(row: Ledger, lease: Lease, operation_id: int, outcome: Outcome, now:
         records.refuse(row.mapping_id, call.kind, {i: outcome.rejected[i] for i in refused}, call.id, now)
         if call.cause == plan.WITHDRAW or row.withdraw:
             row.withdraw_kinds = row.withdraw_kinds if book.withdraw else []
+    _take_up(row, book, lease, call.kind, ids, now)
     Operation.objects.filter(pk=operation_id).update(
         accepted=count.accepted,
         rejected=count.rejected,
@@ -261,6 +294,17 @@ def _settle(row: Ledger, lease: Lease, operation_id: int, outcome: Outcome, now:
     )
     rows.save(row, book, "withdraw_kinds", *leases.hold(row, lease, now))
     return count
+
+
+def _take_up(row: Ledger, book: Book, lease: Lease, kind: str, ids: BitMap, now: datetime) -> None:
+    """Who left while an add of them was in flight is removed at its outcome, at once; if they did not get there, there is nothing to remove."""
+    if kind != ADD:
+        return
+    there = ids & (book.present | book.unknown)
+    if len(there) < len(ids):
+        records.pointless(row.mapping_id, there, among=ids)
+    if lease.lane == leases.BULK and there - rows.intent(row):
+        errands.send([row.mapping_id], now=now)
 
 
 def receive(operation_id: int, outcome: Outcome, *, settle: timedelta, now: datetime) -> Count | None:

@@ -107,10 +107,6 @@ class Mapping(models.Model):
         max_length=200, blank=True, help_text='Where no number is given: "Meta does not say"'
     )
     matched_at = models.DateTimeField(null=True)
-    drift_missing = models.BigIntegerField(null=True, help_text="People who should be there and were not, when read")
-    drift_foreign = models.BigIntegerField(null=True, help_text="People there whom nobody here ever sent")
-    drift_left = models.BigIntegerField(null=True, help_text="People there who were sent once and are no longer wanted")
-    drift_at = models.DateTimeField(null=True)
     blocked_reason = models.TextField(blank=True, help_text="Misconfigured: no calls until a person has acted")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -175,10 +171,36 @@ class Decision(models.Model):
     seq = models.BigIntegerField(help_text="Change-log seq that caused it")
     wanted = models.BooleanField(help_text="In, else out")
     cause = models.CharField(max_length=8, choices=Cause.choices)
+    at = models.DateTimeField(null=True, help_text="When what caused it was accepted here")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        indexes = [models.Index(fields=["mapping", "seq"], name="decision_overlay")]
+        indexes = [
+            models.Index(fields=["mapping", "seq"], name="decision_overlay"),
+            models.Index(fields=["mapping", "identity_no"], name="decision_of"),
+        ]
+
+
+class LogCursor(models.Model):
+    """How far a reader has come in the change log: everything with a mark up to here is done."""
+
+    name = models.CharField(max_length=30, unique=True)
+    mark = models.BigIntegerField()
+    moved_at = models.DateTimeField()
+
+
+class Errand(models.Model):
+    """A connection for which something urgent has to be said, from `due_at` on (null: nothing). Errands of one destination are run together."""
+
+    mapping = models.OneToOneField(Mapping, on_delete=models.CASCADE, related_name="errand")
+    due_at = models.DateTimeField(null=True)
+    asked = models.BigIntegerField(
+        default=0, help_text="Rises whenever it is sent, so that nothing asked for meanwhile is lost"
+    )
+    failures = models.PositiveIntegerField(default=0, help_text="In a row: the pause grows with them")
+
+    class Meta:
+        indexes = [models.Index(fields=["due_at"], name="errand_due", condition=models.Q(due_at__isnull=False))]
 
 
 class Eligibility(models.Model):
@@ -342,15 +364,19 @@ class Removal(models.Model):
     mapping = models.ForeignKey(Mapping, on_delete=models.CASCADE, related_name="removals")
     identity_no = models.BigIntegerField()
     cause = models.CharField(max_length=10)
-    left_at = models.DateTimeField()
+    left_at = models.DateTimeField(
+        help_text="When what made them leave was accepted here, or when a count found them gone"
+    )
     sent_at = models.DateTimeField(null=True)
     accepted_at = models.DateTimeField(null=True)
     confirmed_at = models.DateTimeField(null=True)
+    took_ms = models.BigIntegerField(null=True, help_text="From left to accepted")
 
     class Meta:
         indexes = [
             models.Index(fields=["mapping", "identity_no"], name="removal_of"),
-            models.Index(fields=["left_at"], name="removal_open", condition=models.Q(accepted_at=None)),
+            models.Index(fields=["mapping", "left_at"], name="removal_waits", condition=models.Q(accepted_at=None)),
+            models.Index(fields=["mapping", "accepted_at"], name="removal_took"),
         ]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import numpy as np
+import numpy.typing as npt
 from pyroaring import BitMap
 
 from audiences.bitmaps import from_sorted, to_array
@@ -38,6 +39,7 @@ WORDS = {
 # The order in which removals go, and the causes that no hold on comparisons stops.
 REMOVAL_ORDER = (ERASURE, CONSENT, PURCHASE, RULE, IDENTITY, REASSERT, WITHDRAW, DIFF, RESYNC)
 COMPARED = frozenset({DIFF, RESYNC})
+EVENT_CAUSED = frozenset({ERASURE, CONSENT, PURCHASE, RULE, IDENTITY})
 # What a run's removal limit counts: a mistake in a rule looks like this, a person's own act does not.
 LIMITED = COMPARED | {RULE}
 # A removal for one of these takes the identifier away even where another wanted person carries it too.
@@ -127,6 +129,12 @@ def plan(
     steps = [step for step in _removes(state, left or {}) if not stops.forbids(step)]
     steps += [step for step in _adds(state, entered or {}) if not stops.forbids(step)]
     return Plan(tuple(steps), len(state.intent & state.present))
+
+
+def urgent(found: Plan) -> Plan:
+    """What of a plan cannot wait for a sync: whom something that happened took out, and whom a purchase brought into suppression."""
+    steps = [s for s in found.steps if (s.cause in EVENT_CAUSED if s.kind == REMOVE else s.cause == PURCHASE)]
+    return Plan(tuple(steps), found.unchanged)
 
 
 def still_due(state: State, kind: str, cause: str, ids: BitMap) -> BitMap:
@@ -231,7 +239,23 @@ def sample(numbers: BitMap, percent: int) -> BitMap:
     """About so many percent, at least one, and the same people each time; a larger percentage holds the smaller one's."""
     if not numbers or percent >= 100:
         return numbers
-    members = to_array(numbers)
-    mixed = (members.astype(np.uint64) * np.uint64(0x9E3779B1)) & np.uint64(0xFFFFFFFF)
-    chosen = members[mixed < np.uint64(percent * 2**32 // 100)]
+    members, mixed = _mixed(numbers)
+    chosen = members[mixed < _share(percent)]
     return from_sorted(chosen) if len(chosen) else from_sorted(members[[int(np.argmin(mixed))]])
+
+
+def sampled(numbers: BitMap, percent: int) -> BitMap:
+    """Those of `numbers` who are in such a sample, however many others there are; it may be nobody."""
+    if not numbers or percent >= 100:
+        return numbers
+    members, mixed = _mixed(numbers)
+    return from_sorted(members[mixed < _share(percent)])
+
+
+def _mixed(numbers: BitMap) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
+    members = to_array(numbers)
+    return members, (members.astype(np.uint64) * np.uint64(0x9E3779B1)) & np.uint64(0xFFFFFFFF)
+
+
+def _share(percent: int) -> np.uint64:
+    return np.uint64(percent * 2**32 // 100)

@@ -1,6 +1,6 @@
 """What workers of this floor do: find due work, and call one service with an id. The work itself is in services and delivery.py."""
 
-import logging
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -10,15 +10,15 @@ from django.utils import timezone
 
 from audiences import jobs
 from audiences.models import Refresh, Replacement
-from destinations import drift, leases, receipts, remotes
+from destinations import errands, fastlane, leases, receipts, remotes, urgent
 from destinations.connectors import registry
 from destinations.connectors.base import ConnectorError
 from destinations.models import Decision, Destination, Mapping, Operation, Run
 from destinations.services import mappings, removals, replacements, runs
 
-log = logging.getLogger(__name__)
-
 LOOK_EVERY = timedelta(seconds=5)
+LANE_LEASE = timedelta(seconds=10)  # so long the fast lane stands still when its process is killed
+LANE_TURN = 300.0  # seconds, then another thread or worker may have it
 BUSY_AGAIN = timedelta(seconds=5)
 COUNTED_TOO_LONG = timedelta(minutes=30)
 SEEN = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED, Mapping.State.FROZEN)
@@ -51,6 +51,24 @@ def look_there(claim: jobs.Claim) -> None:
         return
     if again := remotes.see(mapping):
         jobs.ask(remotes.LOOK, claim.key, queue="sync", after=again)
+
+
+@jobs.job(fastlane.TASK, queue="urgent", lease=LANE_LEASE)
+def read_changes(claim: jobs.Claim) -> None:
+    """The fast lane: decide about what has just happened, for as long as this worker serves."""
+    ends, serving = time.monotonic() + LANE_TURN, jobs.go_on()
+    fastlane.run(claim, on=lambda: jobs.go_on() and time.monotonic() < ends)
+    if serving:
+        jobs.ask(fastlane.TASK, claim.key, queue="urgent")
+
+
+@jobs.job(errands.TASK, queue="urgent", lease=LANE_LEASE)
+def deliver_urgently(claim: jobs.Claim) -> None:
+    """Say what is urgent at the destination whose id is the key."""
+    if not Destination.objects.filter(pk=int(claim.key)).exists():
+        return
+    if again := urgent.deliver(int(claim.key)):
+        jobs.ask(errands.TASK, claim.key, queue="urgent", after=max(again - timezone.now(), timedelta(0)))
 
 
 @jobs.job("destinations.receipts", queue="sync")
@@ -106,18 +124,6 @@ def replace(claim: jobs.Claim) -> None:
         claim.renew()
 
 
-@jobs.job("destinations.compare", queue="sync")
-def compare(claim: jobs.Claim) -> None:
-    """Read what platforms hold, where they let us, and compare it with what they were told."""
-    for mapping in drift.due(timezone.now()):
-        try:
-            with registry.open(mapping.destination) as connector:
-                drift.compare(mapping, connector, timezone.now())
-        except ConnectorError as error:  # its next run says so; it is compared another day
-            log.warning("not compared", extra={"mapping": mapping.pk, "verdict": type(error).__name__})
-        claim.renew()
-
-
 @jobs.job("destinations.forget", queue="sync")
 def forget(claim: jobs.Claim) -> None:
     """Forget the identifiers of removed people of whom no platform has to be told any more."""
@@ -153,8 +159,8 @@ def _see_to_the_dead() -> None:
 @worker_ready.connect
 def keep_going(**_: Any) -> None:
     """A worker that starts makes sure that the standing jobs are asked for; asking again changes nothing."""
+    jobs.keep_doing(fastlane.TASK, "", every=LOOK_EVERY, queue="urgent")
     jobs.keep_doing("destinations.look", "", every=LOOK_EVERY, queue="sync")
     jobs.keep_doing("destinations.receipts", "", every=LOOK_EVERY, queue="sync")
     jobs.keep_doing(replacements.TASK, "", every=LOOK_EVERY, queue="sync")
-    jobs.keep_doing("destinations.compare", "", every=timedelta(hours=1), queue="sync")
     jobs.keep_doing("destinations.forget", "", every=timedelta(hours=1), queue="sync")

@@ -25,7 +25,6 @@ from audiences.models.people import (
     ProfileKey,
     PropertyName,
     RefusedRow,
-    Survey,
     Tombstone,
 )
 from audiences.models.review import Measurement, Review
@@ -69,7 +68,6 @@ __all__ = [
     "Replacement",
     "Review",
     "SegmentVersion",
-    "Survey",
     "TestLock",
     "Tombstone",
     "User",

@@ -165,12 +165,28 @@ def test_identities_are_found_alike_for_few_and_for_many(mapping, monkeypatch):
     assert identities.in_force(everybody(), ["phone"]) == (BitMap(), BitMap())
 
 
-def test_who_shares_an_identifier_is_found_by_an_index(mapping):
+@pytest.mark.parametrize("policy", ["opt_in", "opt_out"])
+def test_who_may_be_sent_is_found_alike_for_few_and_for_many(mapping, monkeypatch, policy):
+    Workspace.objects.update(consent_policy={"default": policy, "by_country": {"DE": "opt_in", "FR": "opt_out"}})
+    identify("anna", country="DE", consent_ad_user_data=True, consent_ad_personalization=True)
+    identify("bert", country="FR", consent_ad_personalization=False)
+    identify("carl", country="FR")
+    people = everybody()
+    merge("carl", "dora")
+    few = judge(mapping), eligibility.judge(mapping, people), eligibility.merged(people)
+    monkeypatch.setattr(eligibility, "_FEW", 0)
+
+    assert (judge(mapping), eligibility.judge(mapping, people), eligibility.merged(people)) == few
+    assert few[2] == people - everybody()
+
+
+def test_who_shares_an_identifier_is_found_by_an_index(mapping, monkeypatch):
     """SQLite takes a partial index only for a condition in the index's own words."""
     identify("anna", first_name="Anna", last_name="Smith", zip="10115", phone="+491701234567")
     kinds = ("email", "phone", "external_id", "first_name", "last_name", "zip")
     found = identities.rows(BitMap([scene.identity_of("anna")]), kinds)
     people = everybody()
+    monkeypatch.setattr(eligibility, "_FEW", 0)  # of a few, the numbers are the index
     with CaptureQueriesContext(connection) as asked:
         identities.removal(found, BitMap([1]))
         eligibility.gone(people)

@@ -15,7 +15,7 @@ class Command(RollcallCommand):
     help = "Run due work until stopped (embedded mode)."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--threads", type=int, default=4)
+        parser.add_argument("--threads", type=int, default=6)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.EMBEDDED:

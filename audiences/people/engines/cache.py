@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import threading
-import uuid
 from collections import OrderedDict
 from pathlib import Path
 
@@ -83,7 +82,7 @@ class Cache:
 
     def _write(self, key: bytes, data: bytes) -> None:
         path = self._path(key)
-        scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        scratch = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             scratch.write_bytes(hashlib.sha256(data).digest() + data)

@@ -14,7 +14,7 @@ Merges are in `contents.aliases`: events, hot or not, may still carry the old nu
 from audiences.people.lake.columns import want_columns
 from audiences.people.lake.compaction import compact, forget_removed, sweep_files
 from audiences.people.lake.flush import flush
-from audiences.people.lake.hot import changed_profiles, hot_events
+from audiences.people.lake.hot import changed_profiles, hot_events, hot_events_of, merged_into
 from audiences.people.lake.manifest import (
     Contents,
     EventFile,
@@ -56,7 +56,9 @@ __all__ = [
     "flush",
     "forget_removed",
     "hot_events",
+    "hot_events_of",
     "let_go",
+    "merged_into",
     "one_moment",
     "pin",
     "project_profiles",

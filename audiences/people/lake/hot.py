@@ -4,7 +4,7 @@ SQLite is read by the one library that already has the file open: a second one w
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from django.db import connections, transaction
 from django.db.models import Max
 
 from audiences.models import LakeFile
+from audiences.people import bulk
 from audiences.people.lake import columns as lake_columns
 from audiences.people.lake.staging import EVENTS, workbench
 from audiences.people.pins import Snapshot
@@ -76,6 +77,28 @@ def hot_events(after_mark: int, upto_mark: int, *, columns: Mapping[str, str] | 
         query = f"SELECT {fields} FROM audiences_event WHERE {mark} > {int(after_mark)} AND {mark} <= {int(upto_mark)} ORDER BY {mark}"
         typed = lake_columns.property_columns(using="snapshot") if columns is None else columns
         return _with_columns(read(cursor, query, EVENTS), EVENTS, "properties", typed)
+
+
+def hot_events_of(profile_nos: Collection[int], names: Collection[str] | None) -> list[tuple[int, str, int, int, str]]:
+    """(profile_no, name, time_us, received_us, properties) of these profiles' hot events, all or of these names, those too that are not final yet."""
+    if not profile_nos or (names is not None and not names):
+        return []
+    chosen, parameters = bulk.among("profile_no", profile_nos)
+    if names is not None:
+        named, values = bulk.among("name", sorted(names))
+        chosen, parameters = f"{chosen} AND {named}", [*parameters, *values]
+    with transaction.atomic(using="snapshot"), connections["snapshot"].cursor() as cursor:
+        columns = "profile_no, name, time_us, received_us, properties"
+        cursor.execute(f"SELECT {columns} FROM audiences_event WHERE {chosen}", parameters)
+        return list(cursor.fetchall())
+
+
+def merged_into(survivors: Collection[int]) -> dict[int, int]:
+    """old_no → survivor_no of whoever was merged into one of these."""
+    chosen, parameters = bulk.among("survivor_no", survivors)
+    with transaction.atomic(using="snapshot"), connections["snapshot"].cursor() as cursor:
+        cursor.execute(f"SELECT old_no, survivor_no FROM audiences_alias WHERE {chosen}", parameters)
+        return dict(cursor.fetchall())
 
 
 def changed_profiles(snapshot: Snapshot, *, columns: Mapping[str, str] | None = None) -> pa.Table:

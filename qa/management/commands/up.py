@@ -21,7 +21,7 @@ class Command(RollcallCommand):
         )
         parser.add_argument("--bind", default="127.0.0.1", help="address to listen on (127.0.0.1)")
         parser.add_argument("--web-threads", type=int, default=8)
-        parser.add_argument("--worker-threads", type=int, default=4)
+        parser.add_argument("--worker-threads", type=int, default=6)
 
     def handle(self, *args: Any, **options: Any) -> None:
         bind, port = options["bind"], settings.PORT
@@ -38,7 +38,6 @@ class Command(RollcallCommand):
                         f"worker ({queues})",
                         [
                             *celery,
-                            "--quiet",
                             "worker",
                             "--loglevel=WARNING",
                             "--pool=threads",
@@ -48,7 +47,9 @@ class Command(RollcallCommand):
                         ],
                     )
                 )
-            children.append(Child("beat", [*celery, "--quiet", "beat", "--loglevel=WARNING"]))
+            children.append(
+                Child("beat", [*celery, "beat", "--loglevel=WARNING", f"--schedule={settings.DATA_DIR}/beat"])
+            )
         if options["sandbox"]:
             _check_free("127.0.0.1", settings.SANDBOX_PORT, "SANDBOX_PORT")
             children.append(Child("sandbox", [*MANAGE, "sandbox", "--port", str(settings.SANDBOX_PORT)]))
@@ -58,10 +59,27 @@ class Command(RollcallCommand):
 
 
 def web_command(bind: str, threads: int) -> list[str]:
-    """Gunicorn, as config/serving.py has it."""
+    """Gunicorn with one process: DuckDB's memory and the leaf cache are per process, and two cores are enough for threads."""
     return [
-        sys.executable, "-m", "gunicorn", "--config", "config/serving.py", "--bind", bind, "--threads", str(threads)
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "config.wsgi:application",
+        "--bind",
+        bind,
+        "--worker-class",
+        "gthread",
+        "--threads",
+        str(threads),
+        "--timeout",
+        "60",
+        "--graceful-timeout",
+        "15",
+        "--log-level",
+        "warning",
+        "--worker-tmp-dir",
+        "/dev/shm" if sys.platform == "linux" else "/tmp",  # noqa: S108 (gunicorn's heartbeat file, not ours)
+    ]
 
 
 def _check_free(address: str, port: int, variable: str) -> None:
