@@ -1,20 +1,20 @@
 """What the rule builder shows: the outline with its problems at their fields, and what its fields may say, from what the store has seen."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from audiences import findings, vocabulary
-from audiences.models import AttributeName, Audience, EventName, PersonList, PropertyName
+from audiences import findings, suggestions, vocabulary
+from audiences.models import Audience
 from audiences.segments import explain, outline, recipes
 from audiences.segments.lint import Finding
 from audiences.segments.outline import Item
 from audiences.segments.outline_edits import MAX_DEPTH
-from audiences.segments.outline_items import GROUPS, ROOT, Problem, is_group
+from audiences.segments.outline_items import GROUPS, ROOT, Problem, is_group, meant
 from audiences.segments.recipes import Recipe
 from audiences.segments.tree import Node
 from audiences.services import versions
+from audiences.suggestions import Name, Offered
 
-OFFERED = 500  # names of a kind
 FIRST = {
     "event": "event",
     "attribute": "name",
@@ -24,16 +24,6 @@ FIRST = {
     "customerio": "number",
     "bucket": "salt",
 }
-LIST_OF = {"event": "events", "name": "attributes"}
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A name that a field offers: when it was last seen, and how often in the last seven days. None: not known, or of no such kind."""
-
-    name: str
-    seen_us: int | None = None
-    recent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +75,7 @@ class Editing:
     tree: Node | None
     problems: tuple[Problem, ...]
     root: Place
-    names: Mapping[str, list[Name]] = field(default_factory=dict)
+    names: Mapping[str, Sequence[Name]]
 
     @property
     def sentence(self) -> str:
@@ -108,13 +98,12 @@ def of(audience: Audience, edited: Item) -> Editing:
     by_field: dict[str, Problem] = {}
     for problem in problems:
         by_field.setdefault(problem.path, problem)
-    events = _events(edited)
+    offered = suggestions.of(edited)
     doubts: dict[str, list[Finding]] = {}
     for doubt in findings.of(audience, tree) if tree is not None and not problems else ():
         doubts.setdefault(outline.place_of(edited, doubt.path) if doubt.path else ROOT, []).append(doubt)
-    shown = _Shown(_by_item(by_field), doubts, {event: f"properties-{n}" for n, event in enumerate(events)})
-    root = shown.place(edited, ROOT)
-    return Editing(edited, tree, problems, root, _names(events))
+    root = _Shown(_by_item(by_field), doubts, offered).place(edited, ROOT)
+    return Editing(edited, tree, problems, root, offered.lists)
 
 
 def offered(audience: Audience) -> tuple[Recipe, ...]:
@@ -167,11 +156,11 @@ def _by_item(problems: Mapping[str, Problem]) -> dict[str, dict[str, Problem]]:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What stands beside items: problems and findings by item, and the lists of properties by event."""
+    """What stands beside items: problems and findings by item, and what fields offer."""
 
     problems: Mapping[str, Mapping[str, Problem]]
     findings: Mapping[str, list[Finding]]
-    properties: Mapping[str, str]
+    offered: Offered
 
     def place(self, item: Item, path: str, level: int = 0, index: int = 0, of: int = 1, word: str = "") -> Place:
         own, doubts = self.problems.get(path, {}), tuple(self.findings.get(path, ()))
@@ -182,15 +171,12 @@ class _Shown:
                 for at, one in enumerate(item["items"])
             )
             return Place(path, item, own, {}, doubts, level, index, of, word, items=inner)
-        event = item.get("event", "")
-        kind = "segments" if item["kind"] == "customerio" else f"{item['kind']}s"
-        lists = {**LIST_OF, "property": self.properties.get(event, ""), "key": kind, "number": kind}
         steps = tuple(
             Place(
                 at := f"{path}.step{n}",
                 step,
                 own,
-                LIST_OF,
+                self.offered.of(step),
                 index=n,
                 of=len(item["steps"]),
                 where=self.where(at, step, own),
@@ -198,46 +184,11 @@ class _Shown:
             for n, step in enumerate(item.get("steps", ()))
         )
         where = self.where(path, item, own)
-        return Place(path, item, own, lists, doubts, level, index, of, word, steps=steps, where=where)
+        return Place(path, item, own, self.offered.of(item), doubts, level, index, of, word, steps=steps, where=where)
 
     def where(self, path: str, holder: Item, own: Mapping[str, Problem]) -> tuple[Place, ...]:
-        found, known = holder.get("where", ()), self.properties.get(holder.get("event", ""), "")
+        found, event = holder.get("where", ()), meant(holder.get("event", "")) or "*"
         return tuple(
-            Place(f"{path}.where{n}", one, own, {"name": known}, index=n, of=len(found)) for n, one in enumerate(found)
+            Place(f"{path}.where{n}", one, own, self.offered.of(one, event), index=n, of=len(found))
+            for n, one in enumerate(found)
         )
-
-
-def _events(edited: Item) -> list[str]:
-    """Those that are named, each once."""
-    named: dict[str, None] = {}
-    for _, item in outline.walk(edited):
-        for holder in (item, *item.get("steps", ())):
-            if holder.get("event"):
-                named[holder["event"]] = None
-    return list(named)
-
-
-def _names(events: list[str]) -> dict[str, list[Name]]:
-    """What fields offer, by the id of the list; what was seen last comes first. Eight queries."""
-    seen = ("name", "last_seen_us")
-    lately = findings.known().events
-    audiences = Audience.objects.filter(archived_at=None, live_version__isnull=False).order_by("key")
-    lists = list(PersonList.objects.order_by("key").values_list("key", "customerio_segment")[:OFFERED])
-    made = {
-        "events": [
-            Name(name, last, lately[name].recent if name in lately else None)
-            for name, last in EventName.objects.order_by("-last_seen_us").values_list(*seen)[:OFFERED]
-        ],
-        "attributes": [
-            Name(*row) for row in AttributeName.objects.order_by("-last_seen_us").values_list(*seen)[:OFFERED]
-        ],
-        "audiences": [Name(key) for key in audiences.values_list("key", flat=True)[:OFFERED]],
-        "lists": [Name(key) for key, _ in lists],
-        "segments": [Name(str(number)) for _, number in lists if number is not None],
-    }
-    of_event: dict[str, list[Name]] = {}
-    if events:
-        rows = PropertyName.objects.filter(event__in=events[:OFFERED]).order_by("-last_seen_us")
-        for event, name, last in rows.values_list("event", *seen)[: 10 * OFFERED]:
-            of_event.setdefault(event, []).append(Name(name, last))
-    return made | {f"properties-{n}": of_event.get(event, []) for n, event in enumerate(events)}

@@ -20,6 +20,7 @@ from celery.signals import worker_ready, worker_shutting_down
 from django.db import close_old_connections, connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
+from structlog.contextvars import bound_contextvars
 
 from audiences.models import Job
 
@@ -42,6 +43,10 @@ class Busy(Exception):
     """Another process is at it."""
 
 
+class Stopping(LeaseLost):
+    """This worker was asked to stop: the job ends here, at a safe place, and is due again at once."""
+
+
 @dataclass(slots=True)
 class Claim:
     """The right to run one job, until its lease ends."""
@@ -53,7 +58,13 @@ class Claim:
     _last_progress: float = 0.0
 
     def renew(self) -> None:
-        """Hold on to the job. Raises LeaseLost if it is no longer ours."""
+        """Hold on to the job. Raises LeaseLost if it is no longer ours, and Stopping if this worker is to stop."""
+        if stopping():
+            raise Stopping
+        self.prolong()
+
+    def prolong(self) -> None:
+        """Hold on to it, stopping or not. Raises LeaseLost."""
         if not self._mine().update(lease_until=timezone.now() + self.lease):
             raise LeaseLost(f"job {self.job_id} was taken over")
 
@@ -128,16 +139,21 @@ def job(name: str, *, queue: str = "compute", lease: timedelta = LEASE) -> Calla
             claim = _claim(job_id, lease=lease)
             if claim is None:
                 return  # done, not due any more, or another worker's
-            try:
-                with _heartbeat(claim):
-                    function(claim)
-            except LeaseLost:
-                log.warning("job taken over", extra={"task": name, "job": job_id})
-            except Exception as error:  # the row keeps where, and it is tried again
-                log.exception("job failed", extra={"task": name, "job": job_id})
-                _settle(claim, error)
-            else:
-                _settle(claim, None)
+            began = time.monotonic()
+            with bound_contextvars(task=name, job=job_id):
+                try:
+                    with _heartbeat(claim):
+                        function(claim)
+                except Stopping:
+                    _settle(claim, None, again=True)
+                except LeaseLost:
+                    log.warning("job taken over")
+                except Exception as error:  # the row keeps where, and it is tried again
+                    log.exception("job failed")
+                    _settle(claim, error)
+                else:
+                    _settle(claim, None)
+                    log.debug("job done", extra={"ms": round((time.monotonic() - began) * 1000)})
 
         return run
 
@@ -196,21 +212,33 @@ def run_due_here(queues: list[str] | None = None, *, rounds: int = 100) -> int:
     return done
 
 
+_asked_to_stop = threading.Event()
+
+
+def stopping() -> bool:
+    """Whether this worker was asked to stop. What takes long asks at each safe place, so that a stop is over within 30 seconds."""
+    return _asked_to_stop.is_set()
+
+
 def go_on() -> bool:
-    """Whether a job that has no end of its own goes on: in a worker, until it is asked to stop. Elsewhere it does what there is to do now."""
-    return _serving
+    """Whether a job that has no end of its own goes on: in a worker that was not asked to stop. Elsewhere it does what there is to do now."""
+    return _serving and not stopping()
+
+
+def nap(seconds: float) -> None:
+    """Sleep, but no longer than this worker goes on."""
+    _asked_to_stop.wait(seconds)
 
 
 @worker_ready.connect
-def _begin_serving(**_: Any) -> None:
+def _begin(**_: Any) -> None:
     global _serving
     _serving = True
 
 
 @worker_shutting_down.connect
-def _stop_serving(**_: Any) -> None:
-    global _serving
-    _serving = False
+def _stop(**_: Any) -> None:
+    _asked_to_stop.set()
 
 
 def _task(name: str) -> Any:
@@ -244,7 +272,8 @@ def _let_go(claim: Claim, error: BaseException) -> None:
     )
 
 
-def _settle(claim: Claim, error: Exception | None) -> None:
+def _settle(claim: Claim, error: Exception | None, *, again: bool = False) -> None:
+    """`again`: at once, whatever its rhythm."""
     now = timezone.now()
     with transaction.atomic():
         row = Job.objects.select_for_update().filter(pk=claim.job_id, fence=claim.fence).first()
@@ -253,6 +282,7 @@ def _settle(claim: Claim, error: Exception | None) -> None:
         if error is None:
             row.attempts, row.error = 0, ""
             wanted = now + timedelta(seconds=row.every_seconds) if row.every_seconds else None
+            wanted = now if again else wanted
         else:
             row.attempts += 1
             row.error = _in_short(error)
@@ -292,7 +322,7 @@ class _heartbeat:
     def _beat(self) -> None:
         while not self._stop.wait(self._claim.lease.total_seconds() / 3):
             try:
-                self._claim.renew()
+                self._claim.prolong()
             except LeaseLost:
                 return
             except Exception:  # the database may be away for a moment; the lease outlives two missed beats

@@ -56,17 +56,21 @@ def _of(row: conformance.Row) -> Rename:
     try:
         name = service.built(convention, chosen, number)
     except NamingRefused as refused:
-        return Rename(audience, "", chosen, row.why, str(refused))
+        return Rename(audience, "", chosen, row.why, _words(refused))
     if name == audience.name:
         return Rename(audience, "", chosen, row.why, MANY_NAMES if row.state == conformance.TWIN else " ".join(row.why))
     try:
         service.fits_everywhere(convention, chosen, number)
     except NamingRefused as refused:
-        return Rename(audience, name, chosen, row.why, str(refused))
+        return Rename(audience, name, chosen, row.why, _words(refused))
     if left := service.contradictions(convention, audience, chosen):
         words = f"{left[0]} No allowed value says what the rule says: choose one, or say why it differs."
         return Rename(audience, name, chosen, row.why, words)
     return Rename(audience, name, chosen, row.why)
+
+
+def _words(refused: NamingRefused) -> str:
+    return " ".join(problem.words for problem in refused.problems)
 
 
 def _alone(rename: Rename, after: Counter[str], holders: dict[str, list[str]]) -> Rename:

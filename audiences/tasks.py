@@ -6,10 +6,21 @@ from celery import shared_task
 from celery.signals import worker_ready
 
 from audiences import jobs, measuring, preview, pulse, refreshing, waiting
-from audiences.people import imports
+from audiences.people import imports, survey
 from audiences.people.lake import upkeep
 
-__all__ = ["imports", "keep_going", "measuring", "preview", "pulse", "refreshing", "sweep", "upkeep", "waiting"]
+__all__ = [
+    "imports",
+    "keep_going",
+    "measuring",
+    "preview",
+    "pulse",
+    "refreshing",
+    "survey",
+    "sweep",
+    "upkeep",
+    "waiting",
+]
 
 
 @shared_task(name="audiences.sweep", queue="urgent")
@@ -22,5 +33,6 @@ def sweep() -> None:
 def keep_going(**_: Any) -> None:
     """A worker that starts makes sure that the standing jobs are asked for; asking again changes nothing."""
     upkeep.keep_going()
+    survey.keep_going()
     refreshing.keep_counting()
     waiting.keep_waiting()

@@ -53,6 +53,7 @@ SECRET_KEY = env.str("SECRET_KEY", "") or _kept_secret(SECRET_KEY_FILE)
 # Newest first: the first encrypts, every one decrypts.
 CREDENTIALS_KEYS = env.list("CREDENTIALS_KEYS", default=[]) or [_kept_secret(CREDENTIALS_KEY_FILE)]
 
+METRICS_TOKEN = env.str("METRICS_TOKEN", "")  # without it /metrics answers this machine alone
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 ALLOW_PRIVATE_DESTINATIONS = env.bool("ALLOW_PRIVATE_DESTINATIONS", False)
@@ -121,7 +122,8 @@ TEMPLATES = [
 _SQLITE_PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-32000"
 if DATABASE_URL:
     _database = {**env.db_url_config(DATABASE_URL), "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
-    _snapshot = {**_database, "OPTIONS": {**_database.get("OPTIONS", {}), "isolation_level": 3}}  # REPEATABLE READ
+    _database["OPTIONS"] = {"connect_timeout": 5, **_database.get("OPTIONS", {})}
+    _snapshot = {**_database, "OPTIONS": {**_database["OPTIONS"], "isolation_level": 3}}  # REPEATABLE READ
 else:
     _database = {
         "ENGINE": "django.db.backends.sqlite3",
@@ -138,12 +140,21 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 
-# --- Static files: hashed names, served by WhiteNoise.
+# --- Static files, served by WhiteNoise; where they were collected, under hashed names and for good.
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT = Path(env.str("STATIC_ROOT", str(DATA_DIR / "static")))
 STATIC_ROOT.mkdir(exist_ok=True)  # empty where nobody runs collectstatic: the files are then found where they lie
-WHITENOISE_USE_FINDERS = True
+COLLECTED = "STATIC_ROOT" in os.environ  # as an image does when it is built
+WHITENOISE_USE_FINDERS = not COLLECTED
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if COLLECTED
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
 WHITENOISE_AUTOREFRESH = DEBUG
 
 # --- Security.
@@ -176,7 +187,9 @@ AUTH_PASSWORD_VALIDATORS = [
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 30_000  # a rule of a thousand rows has a dozen fields each
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
-FILE_UPLOAD_TEMP_DIR = env.str("UPLOAD_DIR", "") or None
+FILE_UPLOAD_TEMP_DIR = env.str("UPLOAD_DIR", "") or None  # where /tmp is small or in memory
+if FILE_UPLOAD_TEMP_DIR:
+    Path(FILE_UPLOAD_TEMP_DIR).mkdir(parents=True, exist_ok=True)
 
 # --- Mail. Without EMAIL_URL (smtp://, smtp+tls:// or smtp+ssl://user:password@host:port), mails are files in DATA_DIR/outbox.
 if env.str("EMAIL_URL", ""):
@@ -192,32 +205,48 @@ CELERY_BROKER_URL = "memory://localhost" if EMBEDDED else BROKER_URL  # without 
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True
+# At least once, and every doubled, late or lost message is harmless: docs/operations.md says why these values.
 CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_PUBLISH_RETRY = False  # whoever is not told now is told by the next sweep
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # an outage of any length ends by itself
+CELERY_BEAT_SCHEDULER = "config.celery:Ticker"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 if EMBEDDED:
     CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.02}
 elif BROKER_URL.startswith("redis"):
     CELERY_BROKER_TRANSPORT_OPTIONS = {
-        "visibility_timeout": 3600,  # longer than the longest task: a shorter one would run it twice
+        "visibility_timeout": env.int(
+            "VISIBILITY_TIMEOUT", 3600
+        ),  # longer than tasks take: what comes back sooner finds its row held
         "unacked_restore_interval": 2,
         "unacked_restore_throttle": 1,
+        "socket_connect_timeout": 2,  # seconds; nobody waits longer for a broker that is away
+        "socket_timeout": 15,
     }
 
-# --- Logs: structured, with request and run ids, never with a person's data.
+# --- Logs: structured, with request, job and run ids, never with a person's data (config/logs.py).
+DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False
+_form_only = {"filters": ["form only"]}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"()": "config.logs.formatter", "json": LOG_JSON}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"discreet": {"()": "config.logs.Discreet"}, "form only": {"()": "config.logs.FormOnly"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["discreet"]}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "httpx": {"level": "WARNING"},  # its INFO lines carry whole URLs
         "httpcore": {"level": "WARNING"},
         "django_structlog": {"level": "WARNING"},
         "django.request": {"level": "CRITICAL"},  # its lines carry whole addresses; config/middleware.py logs requests
+        "django.db.backends": {"level": "WARNING"},  # its DEBUG lines carry values
+        "django.template": {"level": "WARNING", **_form_only},
+        "django.security": _form_only,
         "celery": {"level": "WARNING"},
+        "celery.app.trace": _form_only,
     },
 }

@@ -12,7 +12,7 @@ from typing import TypeVar
 from django.db.models import F
 from pyroaring import BitMap
 
-from audiences import faults
+from audiences import faults, jobs
 from audiences.bitmaps import from_sorted, to_array
 from audiences.models import Audience
 from destinations import budget, eligibility, identities, leases, ledger, plan, transitions
@@ -166,7 +166,9 @@ def wait(work: Work, length: timedelta, words: str) -> None:
 
 
 def check_cancelled(work: Work) -> None:
-    """Raises Cancelled where somebody has asked for it."""
+    """Raises Cancelled where somebody has asked for it, and Stopped where this worker is asked to end."""
+    if jobs.stopping():
+        raise Stopped("Its worker was asked to stop; it is taken up again.", Run.State.INTERRUPTED, work.now())
     if work.run is not None and Run.objects.filter(pk=work.run.pk, cancel_requested=True).exists():
         raise Cancelled
 

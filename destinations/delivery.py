@@ -104,7 +104,8 @@ def _begin(run: Run, now: datetime) -> bool:
 
 def _deliver(work: Sync, counted: wanted.Wanted | None) -> None:
     run, mapping = work.run, work.mapping
-    Run.objects.filter(mapping=mapping, state__in=ACTIVE, rehearsal=False).exclude(pk=run.pk).update(
+    # Whoever is beyond counting held the lease that is ours now. Who is still counting may live, and will find us at it.
+    Run.objects.filter(mapping=mapping, state__in=ACTIVE[1:], rehearsal=False).exclude(pk=run.pk).update(
         state=Run.State.INTERRUPTED, error="Its worker stopped; a later run went on.", finished_at=work.now()
     )
     _note(run, state=Run.State.DIFFING, refresh=counted.refresh if counted else None)

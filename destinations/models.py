@@ -107,6 +107,10 @@ class Mapping(models.Model):
         max_length=200, blank=True, help_text='Where no number is given: "Meta does not say"'
     )
     matched_at = models.DateTimeField(null=True)
+    drift_missing = models.BigIntegerField(null=True, help_text="People who should be there and were not, when read")
+    drift_foreign = models.BigIntegerField(null=True, help_text="People there whom nobody here ever sent")
+    drift_left = models.BigIntegerField(null=True, help_text="People there who were sent once and are no longer wanted")
+    drift_at = models.DateTimeField(null=True)
     blocked_reason = models.TextField(blank=True, help_text="Misconfigured: no calls until a person has acted")
     created_at = models.DateTimeField(auto_now_add=True)
 

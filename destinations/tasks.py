@@ -1,5 +1,6 @@
 """What workers of this floor do: find due work, and call one service with an id. The work itself is in services and delivery.py."""
 
+import logging
 import time
 from datetime import timedelta
 from typing import Any
@@ -10,11 +11,13 @@ from django.utils import timezone
 
 from audiences import jobs
 from audiences.models import Refresh, Replacement
-from destinations import errands, fastlane, leases, receipts, remotes, urgent
+from destinations import drift, errands, fastlane, leases, receipts, remotes, urgent
 from destinations.connectors import registry
 from destinations.connectors.base import ConnectorError
 from destinations.models import Decision, Destination, Mapping, Operation, Run
 from destinations.services import mappings, removals, replacements, runs
+
+log = logging.getLogger(__name__)
 
 LOOK_EVERY = timedelta(seconds=5)
 LANE_LEASE = timedelta(seconds=10)  # so long the fast lane stands still when its process is killed
@@ -124,6 +127,18 @@ def replace(claim: jobs.Claim) -> None:
         claim.renew()
 
 
+@jobs.job("destinations.compare", queue="sync")
+def compare(claim: jobs.Claim) -> None:
+    """Read what platforms hold, where they let us, and compare it with what they were told."""
+    for mapping in drift.due(timezone.now()):
+        try:
+            with registry.open(mapping.destination) as connector:
+                drift.compare(mapping, connector, timezone.now())
+        except ConnectorError as error:  # its next run says so; it is compared another day
+            log.warning("not compared", extra={"mapping": mapping.pk, "verdict": type(error).__name__})
+        claim.renew()
+
+
 @jobs.job("destinations.forget", queue="sync")
 def forget(claim: jobs.Claim) -> None:
     """Forget the identifiers of removed people of whom no platform has to be told any more."""
@@ -163,4 +178,5 @@ def keep_going(**_: Any) -> None:
     jobs.keep_doing("destinations.look", "", every=LOOK_EVERY, queue="sync")
     jobs.keep_doing("destinations.receipts", "", every=LOOK_EVERY, queue="sync")
     jobs.keep_doing(replacements.TASK, "", every=LOOK_EVERY, queue="sync")
+    jobs.keep_doing("destinations.compare", "", every=timedelta(hours=1), queue="sync")
     jobs.keep_doing("destinations.forget", "", every=timedelta(hours=1), queue="sync")

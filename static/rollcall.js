@@ -221,7 +221,9 @@ document.addEventListener("click", (event) => {
   let here = null; // a selector of what has the focus
   const named = ({ id, name, value }) => (id ? `#${CSS.escape(id)}` : name ? `[name="${CSS.escape(name)}"][value="${CSS.escape(value)}"]` : null);
   document.addEventListener("htmx:configRequest", (event) => {
-    const button = event.detail.elt.id === "editor" && event.detail.triggeringEvent?.submitter;
+    if (event.detail.elt.id !== "editor") return;
+    const button = event.detail.triggeringEvent?.submitter;
+    event.detail.formData.delete("do"); // htmx takes a button that only has the focus for one that was pressed
     if (button?.name) event.detail.formData.set(button.name, button.value);
   });
   document.addEventListener("htmx:beforeRequest", (event) => {
@@ -257,5 +259,92 @@ document.addEventListener("click", (event) => {
     if (!button) return;
     event.preventDefault();
     button.click();
+  });
+})();
+
+// A field of the rule builder shows what has been seen, with how often and with whom, which a browser's own list of suggestions cannot:
+// it hides all but what is typed already. In a field of many values the line with the cursor is the one that is chosen for.
+(() => {
+  const MOST = 60;
+  let field = null;
+  let list = null;
+  let at = -1;
+  const line = () => {
+    if (field.tagName !== "TEXTAREA") return [0, field.value.length];
+    const start = field.value.lastIndexOf("\n", field.selectionStart - 1) + 1;
+    return [start, (field.value + "\n").indexOf("\n", start)];
+  };
+  const close = () => {
+    list?.remove();
+    list = null;
+    field?.setAttribute("aria-expanded", false);
+    field?.removeAttribute("aria-activedescendant");
+  };
+  const mark = (to) => {
+    at = to;
+    [...list.children].forEach((item, n) => item.setAttribute("aria-selected", n === at));
+    list.children[at]?.scrollIntoView({ block: "nearest" });
+    field.setAttribute("aria-activedescendant", at < 0 ? "" : `offer-${at}`);
+  };
+  const open = (all) => {
+    close();
+    const names = [...(document.getElementById(field.dataset.list)?.options || [])];
+    const typed = field.value.slice(...line()).trim().toLowerCase();
+    const like = all ? names : names.filter(({ value }) => value.toLowerCase().includes(typed));
+    if (!like.length || (!all && like.length === 1 && like[0].value.toLowerCase() === typed)) return;
+    list = document.createElement("ul");
+    list.className = "seen-names";
+    list.id = "offers";
+    list.setAttribute("role", "listbox");
+    list.setAttribute("aria-label", field.getAttribute("aria-label"));
+    like.slice(0, MOST).forEach(({ value, text }, n) => {
+      const item = document.createElement("li");
+      item.id = `offer-${n}`;
+      item.setAttribute("role", "option");
+      item.append(value, Object.assign(document.createElement("span"), { className: "sub", textContent: text }));
+      list.append(item);
+    });
+    list.style.left = `${field.offsetLeft}px`;
+    list.style.top = `${field.offsetTop + field.offsetHeight + 2}px`;
+    field.after(list);
+    field.setAttribute("aria-expanded", true);
+    list.scrollIntoView({ block: "nearest" });
+    mark(-1);
+  };
+  const take = (item) => {
+    const [start, end] = line();
+    field.setRangeText(item.firstChild.data, start, end, "end");
+    close();
+    field.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  document.addEventListener("focusin", ({ target }) => {
+    if (list && target !== field) close();
+    if (!target.matches("#editor [list], #editor [data-list]")) return void (field = null);
+    field = target;
+    field.dataset.list ||= field.getAttribute("list");
+    field.removeAttribute("list");
+    for (const [name, value] of Object.entries({ role: "combobox", "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": "offers" })) field.setAttribute(name, value);
+    if (!field.value) open(true);
+  });
+  document.addEventListener("input", ({ target }) => target === field && open(!field.value));
+  document.addEventListener("mousedown", (event) => {
+    const item = event.target.closest("#offers li");
+    if (item) {
+      event.preventDefault(); // or the field would be left
+      take(item);
+    } else if (list && event.target !== field && !list.contains(event.target)) close();
+  });
+  document.addEventListener("click", ({ target }) => target === field && !list && open(true));
+  document.addEventListener("keydown", (event) => {
+    if (!field || event.target !== field) return;
+    const down = event.key === "ArrowDown";
+    if ((down || event.key === "ArrowUp") && (list || field.tagName !== "TEXTAREA")) {
+      event.preventDefault();
+      if (!list) open(true);
+      if (list) mark((at + (down ? 1 : at < 0 ? 0 : -1) + list.children.length) % list.children.length);
+    } else if (event.key === "Enter" && list && at >= 0) {
+      event.preventDefault();
+      take(list.children[at]);
+    } else if (event.key === "Escape" && list) close();
   });
 })();

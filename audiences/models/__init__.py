@@ -25,6 +25,7 @@ from audiences.models.people import (
     ProfileKey,
     PropertyName,
     RefusedRow,
+    Survey,
     Tombstone,
 )
 from audiences.models.review import Measurement, Review
@@ -68,6 +69,7 @@ __all__ = [
     "Replacement",
     "Review",
     "SegmentVersion",
+    "Survey",
     "TestLock",
     "Tombstone",
     "User",

@@ -241,7 +241,26 @@ class PersonList(models.Model):
     changed_at = models.DateTimeField(auto_now=True)
 
 
-class AttributeName(models.Model):
+class Counted(models.Model):
+    """A name with what the last survey found of it (people/survey.py); all null until there was one since it was first seen."""
+
+    times = models.PositiveBigIntegerField(
+        null=True, help_text="Of a property: in the seven days before the newest event"
+    )
+    people = models.PositiveBigIntegerField(null=True, help_text="Live people; of a property, in those days")
+
+    class Meta:
+        abstract = True
+
+
+class Survey(models.Model):
+    """When names were last counted, and how many live people there were then. One row."""
+
+    people = models.PositiveBigIntegerField()
+    as_of_us = models.BigIntegerField()
+
+
+class AttributeName(Counted):
     """An attribute that profiles have been seen with. A rule may name it only if it is here."""
 
     class Type(models.TextChoices):
@@ -251,13 +270,14 @@ class AttributeName(models.Model):
         TIME = "time"
 
     name = models.CharField(max_length=150, primary_key=True)
+    usual = models.JSONField(null=True, help_text="[[value, people], …]: values that many share, the most usual first")
     type = models.CharField(max_length=7, choices=Type.choices, help_text="As first seen")
     conflicts = models.PositiveBigIntegerField(default=0, help_text="Values seen that do not fit the type")
     first_seen_us = models.BigIntegerField()
     last_seen_us = models.BigIntegerField()
 
 
-class EventName(models.Model):
+class EventName(Counted):
     """An event name that has been seen. A rule may name it only if it is here."""
 
     name = models.CharField(max_length=100, primary_key=True)
@@ -269,13 +289,17 @@ class EventName(models.Model):
     allowed_silence_seconds = models.PositiveIntegerField(
         null=True, help_text="Longer than this and it counts as stopped; 0: never; null: as is usual (feeds.py)"
     )
+    newest_us = models.BigIntegerField(
+        null=True, help_text="When it last happened, which may be long before it came in"
+    )
 
 
-class PropertyName(models.Model):
+class PropertyName(Counted):
     """A property seen on an event."""
 
     event = models.CharField(max_length=100)
     name = models.CharField(max_length=150)
+    usual = models.JSONField(null=True, help_text="As an attribute's")
     type = models.CharField(max_length=7, choices=AttributeName.Type.choices)
     conflicts = models.PositiveBigIntegerField(default=0)
     first_seen_us = models.BigIntegerField()

@@ -23,7 +23,7 @@ from django.utils import timezone
 from audiences import faults, jobs
 from audiences.clock import MINUTE, now_us
 from audiences.models import ImportFile, RefusedRow, User, Workspace
-from audiences.people import catalog, lake, payloads, profiles, tabular
+from audiences.people import catalog, lake, payloads, profiles, survey, tabular
 from audiences.people.normalise import FIELDS, PURPOSES, Problem, moment_of
 from audiences.people.tabular import BadLine, Row, Unreadable
 from audiences.services import trail
@@ -160,6 +160,7 @@ def _run(claim: jobs.Claim, progress: Callable[[ImportFile], None] | None) -> No
         return
     state = ImportFile.State.DONE if finished else ImportFile.State.CANCELLED
     ImportFile.objects.filter(pk=row.pk).update(state=state, error="", finished_at=timezone.now())
+    survey.ask()
     if finished:
         _forget_upload(Path(row.path))
 

@@ -16,7 +16,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from pyroaring import BitMap
 
-from audiences import bitmaps, clock, history, vocabulary
+from audiences import bitmaps, clock, faults, history, vocabulary
 from audiences.models import Alias, Audience, Membership, PersonList, Refresh, User
 from audiences.people import engines, lake
 from audiences.people.engines.base import Pinned, Stop, UnreadableLake
@@ -63,6 +63,7 @@ def refresh(
         for key, words in rules.problems.items():
             _fail(running[key], words, invalid=True)
         computed = _compute(rules.trees, pin, running)
+    faults.point("count.computed")
     done: dict[str, Refresh] = {}
     for audience in rows:
         counting = running[audience.key]
@@ -244,6 +245,7 @@ def _record(audience: Audience, counting: Refresh, computed: Computed) -> Refres
         Audience.objects.filter(pk=audience.pk).update(
             invalid_reason="", refresh_due_at=next_due, refresh_cause=Refresh.Cause.SCHEDULE
         )
+        faults.point("count.before_commit")
     return counting
 
 

@@ -74,7 +74,7 @@ def typed(context: template.Context, at: Place, name: str, hint: str = "") -> Sa
     about = _about(context, field, problem)
     if name == "values":
         rows = min(8, max(2, value.count("\n") + 1))
-        return format_html('<textarea class="of-{}" id="{}" name="{}" rows="{}" aria-label="{}"{}>\n{}</textarea>', name, field, field, rows, LABELS[name], about, value)  # fmt: skip
+        return format_html('<textarea class="of-{}" id="{}" name="{}" rows="{}" aria-label="{}"{}{}>\n{}</textarea>', name, field, field, rows, LABELS[name], format_html(' data-list="{}"', offered) if offered else "", about, value)  # fmt: skip
     return format_html(
         '<input class="of-{}" type="text" id="{}" name="{}" value="{}" aria-label="{}" placeholder="{}" autocomplete="off" spellcheck="false"{}{}{}>',
         name, field, field, value, LABELS[name], hint,

@@ -103,6 +103,7 @@ DEEDS = {
     "import.cancelled": "Import cancelled",
     "naming.changed": "Naming convention changed",
     "person.revealed": "Identifiers shown",
+    "record.exported": "Record of audiences exported",
     "refused.exported": "Refused rows exported",
     "sample.bought": "Made to buy, in the demo",
     "spot_check.started": "Spot check drawn",

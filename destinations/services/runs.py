@@ -1,11 +1,14 @@
 """Runs: asked for, rehearsed, brought to an end, cancelled, approved."""
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
+from structlog.contextvars import bound_contextvars
 
 from audiences import jobs
 from audiences.models import User
@@ -14,6 +17,8 @@ from destinations import delivery, leases, ledger
 from destinations.models import ENDED, Mapping, Run
 from destinations.services import refuse
 from destinations.services.mappings import TASK, name_of
+
+log = logging.getLogger(__name__)
 
 ACTIVE = delivery.ACTIVE
 OPEN = (Run.State.QUEUED, Run.State.NEEDS_APPROVAL)
@@ -116,7 +121,7 @@ def run_to_end(
         if run.state in ENDED or (run.state == Run.State.NEEDS_APPROVAL and not run.approved_at):
             return run
         try:
-            again = delivery.sync(run.pk, sleep=sleep, patience=deadline - timezone.now(), progress=progress)
+            again = _sync(run.pk, sleep=sleep, patience=deadline - timezone.now(), progress=progress)
         except leases.Busy:
             if timezone.now() > deadline:
                 return run
@@ -131,11 +136,11 @@ def perform(mapping: Mapping) -> datetime | None:
     again: list[datetime] = []
     rehearsals = Run.objects.filter(mapping=mapping, state=Run.State.QUEUED, rehearsal=True).order_by("pk")
     for pk in list(rehearsals.values_list("pk", flat=True)):
-        delivery.sync(pk)
+        _sync(pk, sleep=jobs.nap)
     if mapping.state in SENDS and not mapping.blocked_reason:
         waiting = Run.objects.filter(mapping=mapping, state__in=OPEN, rehearsal=False).order_by("pk").first()
         run = waiting or Run.objects.create(mapping=mapping, trigger=Run.Trigger.SCHEDULE)
-        moment = delivery.sync(run.pk)
+        moment = _sync(run.pk, sleep=jobs.nap)
         if moment is not None:
             again.append(moment)
     return min(again, default=None)
@@ -145,3 +150,12 @@ def is_empty(mapping: Mapping) -> bool:
     """Whether nobody is left at the platform, and nobody's removal is unknown."""
     state = ledger.look(mapping.pk, now=timezone.now()).state
     return not (state.present or state.unknown or state.due or state.waiting)
+
+
+def _sync(run_id: int, **options: Any) -> datetime | None:
+    """As delivery.sync, and what is logged meanwhile names the run."""
+    with bound_contextvars(run=run_id):
+        again = delivery.sync(run_id, **options)
+        fields = ("mapping", "state", "added", "removed", "rejected", "unknown", "batches_done")
+        log.info("run ended", extra=Run.objects.values(*fields).get(pk=run_id))
+    return again

@@ -30,6 +30,7 @@ def remote_names_page(request: HttpRequest) -> HttpResponse:
         "rows": paginated(request, found),
         "total": len(names),
         "differ": differ,
+        "gone": tally[remote_names.GONE],
         "filters": [
             (value, label, counts.get(value, 0)) for value, label in FILTERS if counts.get(value) or value in ("", only)
         ],

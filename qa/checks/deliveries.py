@@ -234,6 +234,39 @@ def removals(facts: Facts) -> Iterator[Reading]:
         yield Reading(subject, facts.minute, finding, mapping.audience, mapping)
 
 
+def drift(facts: Facts) -> Iterator[Reading]:
+    """A platform that lets us read it holds others than it was told. Who was there before us, in an adopted audience, is no drift."""
+    for mapping in _let_in(facts):
+        subject = f"mapping:{mapping.pk}"
+        if mapping.drift_at is None:
+            yield Reading(subject, "", mapping=mapping, audience=mapping.audience)
+            continue
+        counts = {
+            "Missing there": mapping.drift_missing,
+            "Should have left": mapping.drift_left,
+            "Sent by nobody here": 0 if mapping.adopted else mapping.drift_foreign,
+        }
+        at = f"{mapping.drift_at:%Y-%m-%dT%H:%M:%S}"
+        if not any(counts.values()):
+            yield Reading(subject, at, mapping=mapping, audience=mapping.audience)
+            continue
+        place, off = mapping.destination.name, sum(many or 0 for many in counts.values())
+        grave = mapping.audience.purpose == "suppression" or bool(mapping.drift_left)
+        finding = Finding(
+            BAD if grave else WATCH,
+            mapping.drift_at,
+            f"{place} does not hold whom it was told: {off:,} {'person' if off == 1 else 'people'} differ, read {facts.when(mapping.drift_at)}.",
+            "Look at who has access there. “Tell everybody again” on the connection's page puts our own people right; others stay.",
+            "differs from what was told",
+            {label: f"{many:,}" for label, many in counts.items() if many is not None} | {"To": place},
+            (
+                "Somebody edited the audience on the platform, or another tool did",
+                f"{place} lost or kept people by itself",
+            ),
+        )
+        yield Reading(subject, at, finding, mapping.audience, mapping)
+
+
 def suppression(facts: Facts) -> Iterator[Reading]:
     """Retargeting that is live where nothing keeps buyers out, and nobody has written why."""
     for mapping in facts.mappings:

@@ -32,6 +32,7 @@ KINDS: dict[str, Kind] = {
     ),
     "removals": Kind("Removals overdue", "every removal is through", deliveries.removals, clean=2, mutable=False),
     "token": Kind("Access refused", "the account lets us in again", deliveries.token, mutable=False),
+    "drift": Kind("Differs on the platform", "it holds whom it was told again", deliveries.drift, mutable=False),
     "run": Kind("Sync failed", "syncs succeed again", deliveries.run, clean=2),
     "blocked": Kind("Connection stopped", "the connection may call again", deliveries.blocked),
     "hold": Kind("Stopped for safety", "the safety stop is lifted", deliveries.hold),

@@ -10,8 +10,20 @@ import pytest
 from django.utils import timezone
 
 from audiences import activity
-from audiences.models import AuditEntry, User, frozen
-from audiences.services import api_keys, audiences, lists, locks, naming, reviews, trail, users, versions, workspace
+from audiences.models import AuditEntry, Replacement, User, frozen
+from audiences.services import (
+    api_keys,
+    audiences,
+    lists,
+    locks,
+    naming,
+    replacements,
+    reviews,
+    trail,
+    users,
+    versions,
+    workspace,
+)
 from tests import filled
 from tests.audiences.people_in import identify
 from tests.filled import as_
@@ -160,8 +172,8 @@ def test_users_settings_and_destinations_show_what_was_done_to_them():
 
 def _services():
     """Functions of the services that take an actor, but for those that pass it on or concern nobody else."""
-    passed_on = {"follow", "find_or_invite", "publish_due", "stop_others"}
-    for module in (api_keys, audiences, lists, locks, naming, reviews, users, versions, workspace):
+    passed_on = {"follow", "find_or_invite", "publish_due", "stop_others", "publishable", "left_in_review", "make_live"}
+    for module in (api_keys, audiences, lists, locks, naming, replacements, reviews, users, versions, workspace):
         for name, function in inspect.getmembers(module, inspect.isfunction):
             own = function.__module__ == module.__name__ and not name.startswith("_")
             if own and name not in passed_on and "actor" in inspect.signature(function).parameters:
@@ -221,6 +233,13 @@ def _does_something(people):
             actor=people["admin"], version=newest(), typed=cart().name, words="x", impact=None, saw=None
         ),
         "reviews.take_back": lambda: reviews.take_back(actor=owner, audience=cart(), seen=newest().number),
+        "replacements.publish": lambda: replacements.publish(
+            actor=owner, version=versioned({"not": {"not": tree}}), reason="x", retires_at=until(9)
+        ),
+        "replacements.move": lambda: replacements.move(
+            actor=owner, replacement=Replacement.objects.get(), retires_at=until(8)
+        ),
+        "replacements.keep": lambda: replacements.keep(actor=owner, replacement=Replacement.objects.get(), reason="x"),
         "audiences.hand_over": lambda: audiences.hand_over(
             actor=owner, leaving=owner, successors={(cart().pk, "sync_owner"): people["admin"]}
         ),

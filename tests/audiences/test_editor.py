@@ -241,12 +241,6 @@ def test_what_is_doubtful_is_said_at_its_rule_and_put_right_by_one_press(world, 
     assert form_at(client, world.cart)["rule-0.window"] == "last"
 
 
-def test_fields_offer_what_has_been_seen_and_when(world, client):
-    page = client.get(address(world.cart)).content.decode()
-    events = page.split('<datalist id="events">')[1].split("</datalist>")[0]
-    assert '<option value="add_to_cart">' in events and "in 7 days, seen" in events
-
-
 def test_hostile_names_are_text(world, client):
     evil = '"><img src=x onerror=alert(1)>'
     answer = press(client, world.cart, "save", **{"rule-0.event": evil})

@@ -16,7 +16,7 @@ from audiences.clock import DAY
 from audiences.models import Alias, LakeFile, Pin, Profile, ProfileChange
 from audiences.people import engines, lake
 from audiences.people.engines import asking, views
-from audiences.people.engines.base import EventFacts, Pinned, UnreadableLake
+from audiences.people.engines.base import EventFacts, NameFacts, Pinned, UnreadableLake, ValueFacts
 from audiences.people.engines.cache import Cache
 from audiences.people.engines.duckdb import DuckDB
 from audiences.people.lake import files
@@ -361,12 +361,46 @@ def test_statistics_tell_how_many_how_recent_and_with_how_many_people(engine):
     flush()
     accept(event(4, profile_no=3), event(5, time="2026-07-01", late=1))
     told = engine.statistics(now())
-    assert (told.people, told.attributes) == (2, {"plan": 1, "city": 1, "age": 1})
+    once = NameFacts(1, 1)
+    assert (told.people, told.attributes) == (2, {"plan": once, "city": once, "age": once})
     assert told.events == (
-        EventFacts("view", 3, 1, at("2026-05-10T12:00:00"), 3, {"value": 2, "kind": 1}),
+        EventFacts("view", 3, 1, at("2026-05-10T12:00:00"), 2, {"value": NameFacts(2, 1), "kind": once}),
         EventFacts("buy", 1, 1, at("2026-05-01"), 0, {}),
     )
     assert engine.watermark(now()) == at("2026-07-01")
+
+
+def test_statistics_name_the_usual_values_and_none_that_may_tell_who_somebody_is(engine):
+    for number in range(1, 13):
+        plan = "pro" if number <= 10 else "free"
+        profile(number, attributes={"plan": plan, "vip": number <= 11, "mail": f"p{number}@shop.example", "odd": None})
+    lake.project_profiles()
+    accept(*(event(n, profile_no=n, kind='say "a/b~c"', size=12.0, **{"a/b~c": 1}) for n in range(1, 12)))
+    accept(event(20, kind='say "a/b~c"', tags=["x"], long="y" * 90))
+    accept(*(event(30 + n, "buy", profile_no=n, kind="rare") for n in range(1, 10)))
+    flush()
+    accept(event(40, profile_no=12, kind='say "a/b~c"'))
+    told = engine.statistics(now())
+    assert told.attributes["plan"] == NameFacts(12, 12, (ValueFacts("pro", 10, 10),))
+    assert told.attributes["vip"] == NameFacts(12, 12, (ValueFacts("true", 11, 11),))
+    assert told.attributes["mail"] == told.attributes["odd"] == NameFacts(12, 12)
+    of = {one.name: one.properties for one in told.events}
+    assert of["view"]["kind"] == NameFacts(13, 12, (ValueFacts('say "a/b~c"', 13, 12),))
+    assert of["view"]["size"] == NameFacts(11, 11, (ValueFacts("12", 11, 11),))
+    assert of["view"]["a/b~c"] == NameFacts(11, 11, (ValueFacts("1", 11, 11),))
+    assert of["view"]["tags"] == of["view"]["long"] == NameFacts(1, 1)
+    assert of["buy"]["kind"] == NameFacts(9, 9)  # nine people are too few
+
+
+def test_statistics_count_who_was_merged_as_one(engine):
+    for number in range(1, 12):
+        profile(number)
+    accept(*(event(n, profile_no=n, kind="a") for n in range(1, 12)))
+    flush()
+    profile(11, state=Profile.State.MERGED)
+    Alias.objects.create(old_no=11, survivor_no=10)
+    (view,) = engine.statistics(now()).events
+    assert view.people == 10 and view.properties["kind"] == NameFacts(11, 10, (ValueFacts("a", 11, 10),))
 
 
 def test_lately_tells_of_seven_days_from_which_platforms_and_whom(engine):
@@ -408,7 +442,8 @@ def test_an_engine_is_made_once_a_process_and_anew_after_it_was_closed(settings,
 def test_what_a_killed_process_spilled_goes_a_day_later(settings, tmp_path):
     settings.DATA_DIR = tmp_path
     engines.close()
-    old, young, mine = (tmp_path / "spill" / f"engine-{pid}" for pid in (4_000_000_000, 4_000_000_001, os.getpid()))
+    names = (f"{engines._mine()}4000000000", f"{engines._mine()}4000000001", f"{engines._mine()}{os.getpid()}")
+    old, young, mine = (tmp_path / "spill" / name for name in names)
     for folder in (old, young, mine):
         folder.mkdir(parents=True)
     for folder in (old, mine):

@@ -148,3 +148,23 @@ def test_a_command_that_failed_says_so_on_the_row_and_is_not_tried_again():
 def test_what_must_be_done_now_is_done_before_going_on():
     jobs.run_now("tests.note", 7)
     assert ran == ["7"]
+
+
+@pytest.mark.django_db
+def test_a_job_whose_worker_is_asked_to_stop_ends_at_a_safe_place_and_is_due_at_once(monkeypatch):
+    @jobs.job("tests.long")
+    def long(claim):
+        while True:
+            ran.append("step")
+            if len(ran) == 3:
+                jobs._stop()
+            claim.renew()
+
+    monkeypatch.setattr(jobs, "_asked_to_stop", type(jobs._asked_to_stop)())
+    jobs.keep_doing("tests.long", "", every=timedelta(hours=1))
+    long(Job.objects.get(task="tests.long").pk)
+    row = Job.objects.get(task="tests.long")
+    assert ran == ["step"] * 3
+    assert (row.attempts, row.error, row.lease_until) == (0, "", None)
+    assert row.due_at <= timezone.now()
+    jobs.nap(60)  # does not wait any more

@@ -1,10 +1,13 @@
 """In a real browser: a nested rule is built with the keyboard alone, undone, met by somebody else's; and all of it without scripts."""
 
+import re
 from itertools import pairwise
 
 import pytest
 from playwright.sync_api import expect
 
+from audiences.models import AttributeName
+from audiences.people import survey
 from audiences.segments import grammar
 from audiences.services import drafts, versions
 from tests import filled
@@ -101,6 +104,17 @@ def test_nothing_is_lost_by_whoever_types_faster_than_it_is_saved(world, open_as
     assert page.complaints == []
 
 
+def test_a_button_that_only_has_the_focus_while_something_is_saved_is_not_pressed(world, open_as):
+    page = open_as("marketer")
+    page.goto(f"/audiences/{world.cart.key}/edit/")
+    page.locator('[id="rule-0.last_unit"]').select_option("d")
+    page.locator('[value="remove:rule-1"]').focus()
+    expect(page.locator("#said")).to_contain_text("in the last 24 days")
+    expect(page.locator("#said")).to_contain_text("purchase")
+    expect(page.locator('[value="remove:rule-1"]')).to_be_focused()
+    assert page.complaints == []
+
+
 def test_undo_redo_and_what_is_typed_meanwhile(world, open_as):
     page = open_as("marketer")
     page.goto(f"/audiences/{world.cart.key}/edit/")
@@ -122,6 +136,7 @@ def test_undo_redo_and_what_is_typed_meanwhile(world, open_as):
     assert page.locator('[id="rule-0.event"]').input_value() == "add_to_cart"
     page.keyboard.press("Tab")
     expect(page.locator(".editor-said")).to_contain_text("did not do “add_to_cart” in the last 8 days")
+    page.unroute_all(behavior="wait")
     assert page.complaints == []
 
 
@@ -138,9 +153,7 @@ def test_a_screen_reader_hears_the_sentence_and_the_size_and_not_the_form(world,
         }
         window.regions = regions;
     }""")
-    assert (
-        page.locator("#editor [aria-live], #editor [role=status]").count() == 2
-    )  # the sentence, and when it was saved
+    assert page.locator("#editor [aria-live], #editor [role=status]").count() == 1
     page.locator('[id="rule-0.last"]').fill("36")
     page.keyboard.press("Tab")
     expect(page.locator("#said")).to_contain_text("in the last 36 hours")
@@ -179,6 +192,55 @@ def test_keys_undo_and_redo_outside_of_text_fields_and_leave_them_their_own(worl
     expect(said).not_to_contain_text("add_to_cart")
     page.get_by_role("button", name="Keyboard").click()
     expect(page.get_by_role("dialog")).to_contain_text("Undo in the rule builder")
+    assert page.complaints == []
+
+
+def test_a_field_shows_what_has_been_seen_and_takes_it_by_arrows_or_a_press(world, open_as):
+    survey.take()
+    page = open_as("marketer")
+    page.goto(f"/audiences/{world.cart.key}/edit/")
+    expect(page.locator("#preview")).to_contain_text("of 2 people")
+    event, list_ = page.locator('[id="rule-0.event"]'), page.get_by_role("listbox", name="Event")
+    event.click()
+    expect(list_.get_by_role("option")).to_have_count(2)  # all of them, though one is typed already
+    expect(list_).to_contain_text(re.compile(r"purchase\s*\d+ times? · \d+% of people · seen"))
+    page.keyboard.press("Escape")
+    expect(list_).to_have_count(0)
+    assert event.get_attribute("aria-expanded") == "false"
+    event.fill("purch")
+    page.keyboard.press("ArrowDown")
+    assert page.locator(f'[id="{event.get_attribute("aria-activedescendant")}"]').text_content().startswith("purchase")
+    assert problems(page) == []
+    page.keyboard.press("Enter")
+    expect(event).to_have_value("purchase")
+    expect(page.locator("#said")).to_contain_text("People who did “purchase”")
+    focus(page, "rule-0.event")
+    page.keyboard.press("ArrowDown")
+    list_.get_by_role("option").filter(has_text="add_to_cart").click()
+    expect(event).to_have_value("add_to_cart")
+    expect(page.locator("#said")).to_contain_text("People who did “add_to_cart”")
+    assert world.cart.versions.get(number=2).outline is None
+    page.keyboard.press("Tab")
+    expect(list_).to_have_count(0)
+    assert page.complaints == []
+
+
+def test_of_many_values_the_line_with_the_cursor_is_chosen_for(world, open_as):
+    kept = {"type": "text", "times": 30, "people": 30, "usual": [["pro", 20], ["free", 10]]}
+    AttributeName.objects.create(name="plan", first_seen_us=1, last_seen_us=1, **kept)
+    rule = {"attribute": "plan", "op": "in", "value": ["old"]}
+    versions.save_draft(actor=world.users["marketer"], audience=world.cart, segment=rule)
+    page = open_as("marketer")
+    page.goto(f"/audiences/{world.cart.key}/edit/")
+    values = page.locator('[id="rule-0.values"]')
+    values.focus()
+    page.keyboard.press("Control+End")
+    page.keyboard.type("\nfr")
+    expect(page.get_by_role("listbox", name="Values, one a line").get_by_role("option")).to_have_count(1)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(values).to_have_value("old\nfree")
+    expect(page.locator("#said")).to_contain_text("free")
     assert page.complaints == []
 
 

@@ -3,9 +3,12 @@
 import pytest
 from playwright.sync_api import expect
 
+from audiences import jobs
 from audiences.models import Audience
 from audiences.services import naming as service
+from destinations.models import Mapping
 from tests.browser.test_pages import problems
+from tests.destinations import scene
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 EDIT = "/settings/naming/edit/"
@@ -85,6 +88,7 @@ def test_names_work_without_scripts(world, open_as):
     page.get_by_label("Intent").select_option("browse")
     page.get_by_role("button", name="Build name").click()
     assert "meta_browse_24h_v1" in page.locator("#built-name").inner_text()
+    page.get_by_label("Why it says another than the rule").fill("it is what we bid for")
     page.get_by_role("button", name="Rename").click()
     assert Audience.objects.get(key="meta_cart_24h").name == "meta_browse_24h_v1"
 
@@ -95,3 +99,124 @@ def test_a_buyer_reads_how_names_are_made_and_changes_nothing(world, open_as):
     expect(page.get_by_role("button", name="Edit the convention")).to_have_attribute("aria-disabled", "true")
     page.get_by_role("link", name="Audiences", exact=True).last.click()
     expect(page.get_by_role("button", name="Fix").first).to_have_attribute("aria-disabled", "true")
+
+
+# --- As the platform itself shows it.
+
+
+def worked() -> None:
+    """What the workers do meanwhile."""
+    jobs.run_due_here(["sync"], rounds=3)
+
+
+@pytest.fixture
+def sent(world, sandbox, account_number) -> scene.Scene:
+    """`meta_buyers_7d` is live on a Meta-shaped account of the sandbox."""
+    live = scene.live(sandbox, account_number, world.buyers)
+    live.sync()
+    live.mapping.refresh_from_db()
+    return live
+
+
+def test_a_rename_by_convention_is_seen_on_the_platforms_own_page(sent, open_as):
+    page = open_as("marketer")
+    there = f"{sent.sandbox.base_url}/accounts/meta/{sent.account}/{sent.mapping.remote_id}/"
+    page.goto(there)
+    expect(page.get_by_role("heading", level=1)).to_have_text("meta_buyers_7d")
+    expect(page.get_by_text("People who did “purchase” at least once in the last 7 days.")).to_be_visible()
+    expect(page.get_by_text("Owner: Marketer. Version 1.")).to_be_visible()
+
+    page.goto("/settings/naming/conformance/")
+    page.get_by_role("link", name="Fix meta_buyers_7d").click()
+    expect(page.get_by_label("Intent")).to_have_value("purchasers")  # the rule says so
+    expect(page.get_by_label("Window")).to_have_value("7d")
+    page.get_by_role("button", name="Rename", exact=True).click()
+    expect(page.get_by_role("status").filter(has_text="is now called meta_purchasers_7d_v1")).to_be_visible()
+
+    page.goto(f"/connections/{sent.mapping.pk}/")
+    expect(page.get_by_text("Renamed at the next sync: meta_purchasers_7d_v1")).to_be_visible()
+    assert problems(page) == []
+    page.get_by_role("button", name="Sync now").click()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    worked()
+    page.goto(there)
+    expect(page.get_by_role("heading", level=1)).to_have_text("meta_purchasers_7d_v1")
+    page.goto(f"{sent.sandbox.base_url}/accounts/meta/{sent.account}/")
+    expect(page.get_by_role("link", name="meta_purchasers_7d_v1")).to_be_visible()
+    assert page.complaints == []
+
+
+def test_a_bulk_renaming_is_ticked_done_at_once_and_taken_back(sent, open_as):
+    page = open_as("marketer")
+    page.goto("/settings/naming/conformance/")
+    page.get_by_role("link", name="Rename in bulk").click()
+    expect(page.get_by_text("Nothing is renamed before you press the button.")).to_be_visible()
+    assert problems(page) == []
+    page.get_by_label("Rename meta_cart_24h to meta_cart_24h_v1").uncheck()
+    page.get_by_label("Rename on the platforms at once").check()
+    page.get_by_label("Why they are renamed").fill("as agreed")
+    page.get_by_role("button", name="Rename the ticked ones").click()
+    done = page.get_by_role("status").filter(has_text="1 audience renamed. Platforms are told in a moment.")
+    expect(done).to_be_visible()
+    worked()
+
+    def there() -> str:
+        return sent.sandbox.audience("meta", sent.mapping.remote_id)["name"]
+
+    assert there() == "meta_purchasers_7d_v1"
+    assert Audience.objects.get(key="meta_cart_24h").name == "meta_cart_24h"
+    done.get_by_role("button", name="Rename back").click()
+    expect(page.get_by_role("status").filter(has_text="1 audience renamed back.")).to_be_visible()
+    expect(page.get_by_text("Taken back just now")).to_be_visible()
+    worked()
+    assert there() == "meta_buyers_7d"
+    assert page.complaints == []
+
+
+def test_a_part_that_contradicts_the_rule_asks_why_as_soon_as_it_is_chosen(world, open_as):
+    page = open_as("marketer")
+    page.goto("/settings/naming/conformance/meta_cart_24h/")
+    why = page.get_by_label("Why it says another than the rule")
+    expect(why).to_be_hidden()
+    page.get_by_label("Window").select_option("7d")
+    expect(page.locator("#built-name")).to_contain_text(
+        "The rule looks at the last 24 hours (24h), and the name says 7d."
+    )
+    expect(why).to_be_visible()
+    assert problems(page) == []
+    page.get_by_role("button", name="Rename", exact=True).click()
+    expect(page.get_by_text("Choose what the rule says, or say why it differs.").first).to_be_visible()
+    why.fill("the agency counts in weeks")
+    page.get_by_role("button", name="Rename", exact=True).click()
+    expect(page.get_by_text("window stays 7d: the agency counts in weeks")).to_be_visible()
+    assert Audience.objects.get(key="meta_cart_24h").name == "meta_cart_7d_v1"
+    assert page.complaints == [
+        "Failed to load resource: the server responded with a status of 422 (Unprocessable Entity)"
+    ]
+
+
+def test_an_audience_that_was_deleted_there_is_shown_and_made_anew_by_whoever_may(sent, open_as):
+    sent.sandbox.delete_audience("meta", sent.mapping.remote_id)
+    Mapping.objects.update(seen_at=None)
+    jobs.ask("destinations.look", "", queue="sync")
+    worked()
+    page = open_as("operator")
+    page.goto(f"/connections/{sent.mapping.pk}/")
+    expect(page.get_by_text("Deleted there")).to_be_visible()
+    expect(page.get_by_text("it is never made again by itself")).to_be_visible()
+    assert problems(page) == []
+    page.get_by_role("link", name="Look again…").click()
+    page.get_by_role("button", name="Look again").click()
+    expect(page.get_by_text("It is not there")).to_be_visible()
+    page.goto(f"/connections/{sent.mapping.pk}/")
+    page.get_by_role("link", name="Create it anew and send everybody again…").click()
+    page.get_by_label("Why").fill("deleted by mistake")
+    page.get_by_role("button", name="Create it anew").click()
+    expect(page.get_by_role("status").filter(has_text="made anew at the next sync")).to_be_visible()
+    worked()
+    page.reload()
+    expect(page.get_by_text("Deleted there")).to_have_count(0)
+    new = Mapping.objects.get(pk=sent.mapping.pk).remote_id
+    page.goto(f"{sent.sandbox.base_url}/accounts/meta/{sent.account}/{new}/")
+    expect(page.get_by_role("definition").filter(has_text="1").first).to_be_visible()
+    assert new != sent.mapping.remote_id

@@ -348,7 +348,7 @@ def test_a_refresh_token_earns_one_access_token_for_many_calls():
     assert b"1%2F%2Flong" in asked[0].content and not asked[0].url.query
 
 
-def test_a_token_that_ends_in_the_middle_is_renewed_once_by_all_workers_together():
+def test_fault_22_a_token_that_ends_in_the_middle_is_renewed_once_by_all_workers_together():
     google(renewing(["old"], {"old"}), REFRESH)[0].push(ADD)
     renewals: list[int] = []
     inner = renewing([f"new{n}" for n in range(20)], {f"new{n}" for n in range(20)})

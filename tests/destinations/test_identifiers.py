@@ -38,7 +38,7 @@ _texts = st.one_of(
 @pytest.mark.parametrize(("platform", "kind"), RECIPES)
 @settings(max_examples=40, deadline=None)
 @given(raw=_texts)
-def test_normalising_twice_is_normalising_once(platform, kind, raw):
+def test_fault_47_normalising_twice_is_normalising_once(platform, kind, raw):
     recipe = PLATFORMS[platform][kind]
     assert recipe.normal(recipe.normal(raw)) == recipe.normal(raw)
 
@@ -124,7 +124,7 @@ def test_the_table_of_recipes(recipe: Recipe, raw, normal):
     assert recipe.of(raw) == (sha256(normal) if recipe.hashed and normal else normal)
 
 
-def test_the_vectors_on_metas_own_page():
+def test_fault_47_the_vectors_on_metas_own_page():
     assert META["email"].of("mary@example.com").startswith("f1904cf1")
     assert META["phone"].of("+1 (555) 987-6543").startswith("1ef97083")
 

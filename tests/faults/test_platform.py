@@ -7,12 +7,15 @@ from itertools import pairwise
 
 import pytest
 from django.db import connection
+from django.urls import reverse
 from django.utils import timezone
 
+from audiences import jobs
 from audiences.bitmaps import unpack
 from destinations import budget, delivery
-from destinations.models import Account, Destination, Operation, Rejection, Removal, Run
-from destinations.services import runs
+from destinations.models import Account, Destination, Mapping, Operation, Rejection, Removal, Run
+from destinations.services import mappings, runs
+from qa.checks import deliveries, facts
 from tests.audiences.people_in import identify, track
 from tests.destinations import scene
 from tests.destinations.scene import hashes, sha
@@ -250,6 +253,47 @@ def test_fault_25_only_whom_this_ledger_ever_added_is_removed(sandbox, account_n
             assert unpack(call.identities) <= ever
     sent = {value for call in connected.operations() if call.kind == "remove" for value in unpack(call.identities)}
     assert sent <= {scene.identity_of(f"p{n}") for n in range(60)}
+
+
+def test_fault_25_what_a_readable_platform_holds_is_compared_shown_and_put_right_by_nobody_but_a_person(
+    sandbox, account_number, client
+):
+    operator = scene.workspace()
+    scene.imported(*(f"p{n}" for n in range(60)))
+    made = scene.audience("cart", scene.IN, purpose="suppression")
+    connected = scene.live(sandbox, account_number, made, ["external_id"], kind="openlist")
+    connected.sync()
+    remote = Mapping.objects.get().remote_id
+    jobs.keep_doing("destinations.compare", "", every=timedelta(hours=1), queue="sync")
+    jobs.run_now("destinations.compare", "")
+    connected.mapping.refresh_from_db()
+    assert (connected.mapping.drift_missing, connected.mapping.drift_left, connected.mapping.drift_foreign) == (0, 0, 0)
+
+    leave("p0")
+    connected.sync()
+    sandbox.put("openlist", remote, [{"external_id": "stranger"}, {"external_id": "p0"}])
+    sandbox.forget("openlist", remote, 30)
+    Mapping.objects.update(drift_at=timezone.now() - timedelta(days=2))
+    jobs.run_now("destinations.compare", "")
+
+    connected.mapping.refresh_from_db()
+    seen = connected.mapping
+    assert seen.drift_foreign + seen.drift_left in (1, 2) and seen.drift_missing >= 28
+    calls = len(connected.calls("add")) + len(connected.calls("remove"))
+    connected.sync()
+    assert len(connected.calls("add")) + len(connected.calls("remove")) == calls  # nothing is repaired in silence
+    found = [reading.finding for reading in deliveries.drift(facts.load()) if reading.finding]
+    assert len(found) == 1 and found[0].severity == "critical"
+    client.force_login(operator)
+    page = client.get(reverse("destinations:connection", args=[seen.pk])).content.decode()
+    assert "who should be there are missing" in page
+
+    mappings.resync(actor=operator, mapping=seen, reason="somebody edited it")
+    connected.sync()
+    Mapping.objects.update(drift_at=None)
+    jobs.run_now("destinations.compare", "")
+    seen.refresh_from_db()
+    assert (seen.drift_missing, seen.drift_left) == (0, 0)
 
 
 def test_fault_26_a_removal_refused_because_the_audience_is_small_is_not_done_and_suppression_has_them(

@@ -143,7 +143,7 @@ def test_an_alert_and_its_recovery_arrive_threaded_as_text_and_html(smtp, droppe
     assert len(smtp.mails) == 2
 
 
-def test_a_server_that_says_later_for_hours_delays_and_loses_nothing(smtp, dropped):
+def test_fault_50_a_server_that_says_later_for_hours_delays_and_loses_nothing(smtp, dropped):
     later = smtp.does("later")
     now = timezone.now()
     waits = []

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import os
 import shutil
+import socket
 import threading
 import time
 from pathlib import Path
@@ -36,7 +37,7 @@ def current() -> "DuckDB":
             _current[os.getpid()] = DuckDB(
                 memory=settings.ENGINE_MEMORY,
                 threads=settings.ENGINE_THREADS,
-                folder=data / "spill" / f"engine-{os.getpid()}",
+                folder=data / "spill" / f"{_mine()}{os.getpid()}",
                 cache=Cache(data / "cache"),
             )
         return _current[os.getpid()]
@@ -51,10 +52,16 @@ def close() -> None:
         engine.close()
 
 
+def _mine() -> str:
+    """Containers that share the data folder have the same process ids, so a name begins with the machine's."""
+    return f"engine-{socket.gethostname()}-"
+
+
 def _forget_spilled(folder: Path) -> None:
     """Remove what killed processes had spilled, a day later, so that a folder that machines share is no matter."""
     yesterday = time.time() - 86_400
     for left in folder.glob("engine-*"):
         with contextlib.suppress(FileNotFoundError):  # another process was first
-            if left.stat().st_mtime < yesterday and not Path("/proc", left.name.removeprefix("engine-")).exists():
+            lives = left.name.startswith(_mine()) and Path("/proc", left.name.removeprefix(_mine())).exists()
+            if left.stat().st_mtime < yesterday and not lives:
                 shutil.rmtree(left)

@@ -12,28 +12,62 @@ from audiences.segments.advice import Seen
 from audiences.segments.judge import Person
 from audiences.segments.tree import Leaf
 
-__all__ = ["Engine", "EventFacts", "Pinned", "Snapshot", "Statistics", "Stop", "Stopped", "UnreadableLake"]
+__all__ = [
+    "Engine",
+    "EventFacts",
+    "NameFacts",
+    "Pinned",
+    "Snapshot",
+    "Statistics",
+    "Stop",
+    "Stopped",
+    "UnreadableLake",
+    "ValueFacts",
+]
+
+
+SHARED = 10  # a value that fewer people share than this may tell who they are, and is nowhere told of
+MOST_VALUES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ValueFacts:
+    """A value's text form, how often it came and with how many people."""
+
+    text: str
+    times: int
+    people: int
+
+
+@dataclass(frozen=True, slots=True)
+class NameFacts:
+    """How often a property came, or an attribute is there, and with how many live people. `values`: up to MOST_VALUES of those that SHARED
+    people or more have, most people first."""
+
+    times: int
+    people: int
+    values: tuple[ValueFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EventFacts:
-    """Occurrences, live people who have one, the newest one's time; of the `recent` ones, how many carry each property."""
+    """Occurrences, live people who have one, the newest one's time; how many were `recent`, and what properties these carry."""
 
     name: str
     occurrences: int
     people: int
     newest_us: int
     recent: int
-    properties: Mapping[str, int]
+    properties: Mapping[str, NameFacts]
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """`people` are live; `attributes` says how many of them carry each attribute. Events by number of occurrences, the most first."""
+    """`people` are live; `attributes` are those that they carry. Events by number of occurrences, the most first."""
 
     people: int
     events: tuple[EventFacts, ...]
-    attributes: Mapping[str, int]
+    attributes: Mapping[str, NameFacts]
 
 
 class Engine(Protocol):

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import threading
+import uuid
 from collections import OrderedDict
 from pathlib import Path
 
@@ -82,7 +83,7 @@ class Cache:
 
     def _write(self, key: bytes, data: bytes) -> None:
         path = self._path(key)
-        scratch = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+        scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             scratch.write_bytes(hashlib.sha256(data).digest() + data)

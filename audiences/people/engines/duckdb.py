@@ -150,8 +150,10 @@ class DuckDB:
             else []
         )
         newest = max((row["newest_us"] for row in counted), default=0)
-        carriers = facts.properties(self._rows(facts.count_properties(sources, newest))) if counted else {}
         universe = self.universe(pin)
+        living = pa.table({"profile_no": pa.array(universe, pa.uint32())})
+        told = facts.count_properties(sources, newest, events.writer.merged) if counted else None
+        carried = facts.names(self._rows(told, universe=living)) if told else {}
         leaves = {row["name"]: Occurred(row["name"], Count(1, None)) for row in counted}
         members = self.members(leaves.values(), pin)
         of_attributes = facts.count_attributes(profiles)
@@ -163,16 +165,12 @@ class DuckDB:
                     occurrences=row["occurrences"],
                     people=len(members[leaves[row["name"]]] & universe),
                     newest_us=row["newest_us"],
-                    recent=carriers.get(row["name"], {}).get("", 0),
-                    properties={key: many for key, many in carriers.get(row["name"], {}).items() if key},
+                    recent=of[""].times if (of := carried.get(row["name"], {})) else 0,
+                    properties={key: one for key, one in of.items() if key},
                 )
                 for row in sorted(counted, key=lambda row: (-row["occurrences"], row["name"]))
             ),
-            attributes={
-                row["key"]: row["carriers"]
-                for batch in (self._rows(of_attributes) if of_attributes else ())
-                for row in batch.to_pylist()
-            },
+            attributes=facts.names(self._rows(of_attributes, universe=living)).get("", {}) if of_attributes else {},
         )
 
     def _asking(self, pin: Pinned, stop: Stop | None = None) -> Asking:

@@ -1,5 +1,6 @@
 """What is known of events and attributes as a whole, for those who write rules: how many, how recent, with how many people."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -8,14 +9,17 @@ import pyarrow as pa
 from sqlglot import exp
 
 from audiences.clock import DAY
+from audiences.people.engines.base import MOST_VALUES, SHARED, NameFacts, ValueFacts
 from audiences.people.engines.views import ProfileView
 from audiences.segments.advice import Seen
 from audiences.segments.leaves import Source, Statement
 from audiences.segments.terms import call
+from audiences.segments.values import text_of
 
 DIALECT = "duckdb"
 CARRIED = ("platform", "logged_in", "currency")
 YES = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
+LONGEST = 82  # characters of a value's JSON; longer ones are no choice to pick from
 SAMPLE = 7 * DAY  # properties are counted among the events of the last days
 
 
@@ -26,13 +30,18 @@ def count_events(sources: Sequence[Source], until_us: int) -> Statement:
     return Statement(select.group_by("name").sql(DIALECT), {"until": until_us})
 
 
-def count_properties(sources: Sequence[Source], newest_us: int) -> Statement:
-    """name, key and carriers, among the events of the days up to the newest; the key '' counts the events themselves."""
-    key = call("unnest", call("list_append", call("json_keys", exp.column("properties")), exp.Literal.string("")))
-    each = exp.select("name", exp.alias_(key, "key")).from_(_rows(sources, "name", "time_us", "properties"))
+def count_properties(sources: Sequence[Source], newest_us: int, merged: exp.Expr | None) -> Statement:
+    """name, key, value, times and people, among the events of the days up to the newest; with no value: all that carry the key, and the
+    key '' counts the events themselves. `merged` is the relation of merges; the people are those of the relation `universe`."""
+    each = exp.select("name", "time_us", "properties").from_(_rows(sources, "name", "time_us", "properties"))
     each = each.where("time_us > $after AND time_us <= $until", dialect=DIALECT)
-    select = exp.select("name", "key", "count(*) AS carriers", dialect=DIALECT).from_(each.subquery("each"))
-    return Statement(select.group_by("name", "key").sql(DIALECT), {"after": newest_us - SAMPLE, "until": newest_us})
+    if merged is None:
+        each = each.select("profile_no")
+    else:
+        each = each.select("coalesce(survivor_no, profile_no) AS profile_no", dialect=DIALECT)
+        each = each.join(merged.copy(), on="old_no = profile_no", join_type="left")
+    named = exp.select("name", "profile_no", "properties AS json", dialect=DIALECT).from_(each.subquery("each"))
+    return Statement(_tally(named, ["name"], "properties"), {"after": newest_us - SAMPLE, "until": newest_us})
 
 
 def count_lately(sources: Sequence[Source], after_us: int, until_us: int) -> Statement:
@@ -80,7 +89,7 @@ def seen(batches: Iterator[pa.RecordBatch]) -> dict[str, Seen]:
 
 
 def count_attributes(view: ProfileView) -> Statement | None:
-    """key and carriers, among the live profiles; None if there are no profiles."""
+    """key, value, times and people, as count_properties has them; None if there are no profiles."""
     sources = view.sources()
     if not sources:
         return None
@@ -88,19 +97,46 @@ def count_attributes(view: ProfileView) -> Statement | None:
         changed = exp.select("profile_no").from_(view.changed.relation.copy())
         stale = exp.column("profile_no").isin(query=changed)
         sources[0] = replace(view.projected, only=(*view.projected.only, exp.not_(stale)))
-    key = call("unnest", call("json_keys", exp.column("attributes")))
-    each = exp.select(exp.alias_(key, "key")).from_(_rows(sources, "live", "attributes")).where("live")
-    select = exp.select("key", "count(*) AS carriers", dialect=DIALECT).from_(each.subquery("each"))
-    return Statement(select.group_by("key").sql(DIALECT), {})
+    each = exp.select("profile_no", "attributes AS json", dialect=DIALECT).from_(_rows(sources, "attributes"))
+    return Statement(_tally(each, [], "attributes"), {})
 
 
-def properties(batches: Iterator[pa.RecordBatch]) -> dict[str, dict[str, int]]:
-    """count_properties' rows by name and key."""
-    found: dict[str, dict[str, int]] = defaultdict(dict)
+def names(batches: Iterator[pa.RecordBatch]) -> dict[str, dict[str, NameFacts]]:
+    """The rows of count_properties by name and key; those of count_attributes are under the name ''."""
+    found: dict[str, dict[str, NameFacts]] = defaultdict(dict)
+    values: dict[tuple[str, str], list[ValueFacts]] = defaultdict(list)
     for batch in batches:
         for row in batch.to_pylist():
-            found[row["name"]][row["key"]] = row["carriers"]
+            name, key = row.get("name", ""), row["key"]
+            if row["value"] is None:
+                found[name][key] = NameFacts(row["times"], row["people"])
+                continue
+            text = text_of(json.loads(row["value"]))
+            if text is not None and text.isprintable():
+                values[name, key].append(ValueFacts(text, row["times"], row["people"]))
+    for (name, key), told in values.items():
+        told.sort(key=lambda one: (-one.people, -one.times, one.text))
+        found[name][key] = replace(found[name][key], values=tuple(told))
     return found
+
+
+def _tally(each: exp.Select, by: Sequence[str], what: str) -> str:
+    """SQL of the keys of `json`, and of the most usual short values of each, of people in the universe."""
+    keys = "json_keys(json)" if what == "attributes" else "list_append(json_keys(json), '')"
+    pointer = "'/' || replace(replace(key, '~', '~0'), '/', '~1')"
+    grouped = ", ".join([*by, "key"])
+    return (
+        f"WITH each AS ({each.sql(DIALECT)}), "  # noqa: S608 - names of ours, the rest is bound
+        "those AS (SELECT * FROM each WHERE profile_no IN (SELECT profile_no FROM universe)), "
+        f"apart AS (SELECT *, unnest({keys}) AS key FROM those), "
+        f"told AS (SELECT * EXCLUDE (json), CASE WHEN key <> '' THEN json_extract(json, {pointer})::VARCHAR END AS value FROM apart), "
+        f"keys AS (SELECT {grouped}, NULL::VARCHAR AS value, count(*) AS times, count(DISTINCT profile_no) AS people FROM told GROUP BY {grouped}), "
+        f"usual AS (SELECT {grouped}, value, count(*) AS times, count(DISTINCT profile_no) AS people FROM told "
+        f"WHERE value NOT IN ('null', '\"\"') AND length(value) <= {LONGEST} AND value[1] NOT IN ('{{', '[') "
+        f"GROUP BY {grouped}, value HAVING people >= {SHARED} "
+        f"QUALIFY row_number() OVER (PARTITION BY {grouped} ORDER BY people DESC, times DESC, value) <= {MOST_VALUES}) "
+        "SELECT * FROM keys UNION ALL SELECT * FROM usual"
+    )
 
 
 def _rows(sources: Sequence[Source], *columns: str) -> exp.Subquery:

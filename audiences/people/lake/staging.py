@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -147,7 +148,7 @@ class workbench:
     """A DuckDB for one piece of lake work: bounded memory, spilling beside the data, no extensions, UTC."""
 
     def __init__(self, *, memory: str = "400MB") -> None:
-        self._spill = Path(settings.DATA_DIR) / "spill" / f"lake-{os.getpid()}"
+        self._spill = Path(settings.DATA_DIR) / "spill" / f"lake-{socket.gethostname()}-{os.getpid()}"
         self._connection = duckdb.connect(
             config={
                 "memory_limit": memory,

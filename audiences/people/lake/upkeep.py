@@ -32,6 +32,7 @@ def keep_going() -> None:
 def flush(claim: jobs.Claim) -> None:
     """Flush while there is a file's worth of events, or one that has waited long."""
     while _worth_a_flush():
+        claim.renew()
         _again_if_overtaken(lambda: lake.flush(still_mine=claim.guard))
 
 
@@ -39,7 +40,7 @@ def flush(claim: jobs.Claim) -> None:
 def compact(claim: jobs.Claim) -> None:
     """Merge files until no merge pays. The key `settle` asks to do so as if no more events came."""
     while _again_if_overtaken(lambda: lake.compact(settle=claim.key == "settle", still_mine=claim.guard)):
-        pass
+        claim.renew()
 
 
 @jobs.job("audiences.forget_removed")

@@ -38,6 +38,7 @@ class Command(RollcallCommand):
                         f"worker ({queues})",
                         [
                             *celery,
+                            "--quiet",
                             "worker",
                             "--loglevel=WARNING",
                             "--pool=threads",
@@ -47,9 +48,7 @@ class Command(RollcallCommand):
                         ],
                     )
                 )
-            children.append(
-                Child("beat", [*celery, "beat", "--loglevel=WARNING", f"--schedule={settings.DATA_DIR}/beat"])
-            )
+            children.append(Child("beat", [*celery, "--quiet", "beat", "--loglevel=WARNING"]))
         if options["sandbox"]:
             _check_free("127.0.0.1", settings.SANDBOX_PORT, "SANDBOX_PORT")
             children.append(Child("sandbox", [*MANAGE, "sandbox", "--port", str(settings.SANDBOX_PORT)]))
@@ -59,27 +58,10 @@ class Command(RollcallCommand):
 
 
 def web_command(bind: str, threads: int) -> list[str]:
-    """Gunicorn with one process: DuckDB's memory and the leaf cache are per process, and two cores are enough for threads."""
+    """Gunicorn, as config/serving.py has it."""
     return [
-        sys.executable,
-        "-m",
-        "gunicorn",
-        "config.wsgi:application",
-        "--bind",
-        bind,
-        "--worker-class",
-        "gthread",
-        "--threads",
-        str(threads),
-        "--timeout",
-        "60",
-        "--graceful-timeout",
-        "15",
-        "--log-level",
-        "warning",
-        "--worker-tmp-dir",
-        "/dev/shm" if sys.platform == "linux" else "/tmp",  # noqa: S108 (gunicorn's heartbeat file, not ours)
-    ]
+        sys.executable, "-m", "gunicorn", "--config", "config/serving.py", "--bind", bind, "--threads", str(threads)
+    ]  # fmt: skip
 
 
 def _check_free(address: str, port: int, variable: str) -> None:
