@@ -16,7 +16,7 @@ def hindered(facts: Facts) -> Iterator[Reading]:
         finding = Finding(
             Incident.Severity.WARNING.value,
             row.hindered_since or row.retires_at,
-            f"It was to retire {facts.when(row.retires_at)}, as {row.new.key} takes its place, and has not. {row.hindered[0]}",
+            f"Its end was set for {facts.when(row.retires_at)}, as {row.new.key} takes its place, and it has not retired. {row.hindered[0]}",
             "Put that right, and it retires by itself; or choose another date, or keep it after all. Until then it goes on as before.",
             "has not retired",
             {"Replaced by": row.new.key, "Was to retire": facts.when(row.retires_at)},

@@ -16,6 +16,7 @@ from qa.models import Incident
 BAD, WATCH = Incident.Severity.CRITICAL.value, Incident.Severity.WARNING.value
 SHORTLY = timedelta(hours=30)  # a version this long before a change of size is its likely cause
 FEWEST_WINDOWS = 3
+RECENT = timedelta(days=8)  # days before are filled in by tens, the oldest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,18 @@ def size(facts: Facts) -> Iterator[Reading]:
 
 
 def _usual(facts: Facts, audience: Any, at: datetime | None = None) -> float | None:
-    """On the day of its last count, or of another moment."""
+    """On the day of its last count, or of another moment. None too where the last days are missing, as while the past of a new audience is
+    being filled in, from its beginning on: what was usual long ago says nothing about now."""
     membership, allowed = getattr(audience, "membership", None), facts.limits_of(audience.pk)
     if membership is None:
         return None
+    before, days = (at or clock.from_us(membership.refresh.as_of_us)).date(), days_of(audience)
+    newest = max((day for day, _ in days if day < before), default=None)
+    if newest is None or before - newest > max(RECENT, 2 * timedelta(seconds=audience.cadence_seconds)):
+        return None
     return limits.usual(
-        days_of(audience),
-        before=(at or clock.from_us(membership.refresh.as_of_us)).date(),
+        days,
+        before=before,
         apart=facts.apart.get(audience.pk, ()),
         since=allowed.usual_from.date() if allowed.usual_from else None,
     )

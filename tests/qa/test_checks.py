@@ -81,6 +81,15 @@ def test_nothing_is_usual_before_three_days_are_known(people):
     assert len(found("size")) == 1
 
 
+def test_what_was_usual_long_ago_is_no_measure_while_the_days_since_are_being_filled_in(people):
+    made = moving.audience(people["marketer"])
+    long_ago = moving.days(*[600] * 20, until=NOW - 10 * DAY)
+    moving.count(made, 1_000, daily=long_ago)
+    assert found("size") == []
+    moving.count(made, 1_000, daily=[*long_ago, *moving.days(*[600] * 10)])
+    assert len(found("size")) == 1
+
+
 def test_an_audience_may_have_a_limit_of_its_own(people):
     one = moving.audience(people["marketer"], now=590)
     Limits.objects.create(audience=one, size_share=0.5)

@@ -250,7 +250,9 @@ def test_what_hinders_it_on_the_date_is_alerted_to_the_owner_once_and_over_when_
     assert Mail.objects.filter(incident=incident).count() == 1
     client = as_(world, "marketer")
     text = words(client.get("/audiences/carts/"))
-    assert "it was to retire on" in text and "In the way of carts: The rule of both" in text
+    assert "it was to retire on" in text and "In the way" not in text, "the alert says what is"
+    assert "The rule of both names carts" in text
+    assert "In the way of carts: The rule of both" in words(client.get("/audiences/carts_v2/"))
     assert "What keeps it from retiring" in words(client.get(BOTH))
     assert "The rule of both names carts" in words(client.get("/"))
     named = versions.save_draft(actor=None, audience=Audience.objects.get(key="both"), segment=CARTS)
