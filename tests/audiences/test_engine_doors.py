@@ -226,6 +226,16 @@ def test_a_changed_profile_counts_as_it_is_now(engine):
     assert set(found[Attribute(Condition("plan", "is_not", ("pro",)))]) == {1}
 
 
+def test_two_people_who_change_alike_are_not_taken_for_two_who_have_not_changed(engine):
+    rich = Attribute(Condition("plan", "is", ("pro",)))
+    for number in (1, 2):
+        profile(number, attributes={"plan": "pro"})
+    assert set(engine.members([rich], now())[rich]) == {1, 2}
+    for number in (1, 2):
+        profile(number, attributes={"plan": "free"})
+    assert set(engine.members([rich], now())[rich]) == set()
+
+
 def test_a_projection_that_was_replaced_and_swept_is_looked_for_again(engine):
     profile(1)
     lake.project_profiles()

@@ -169,7 +169,7 @@ class Views:
             self._drop_unneeded(cursor, contents.flushed)
             span = [contents.flushed, snapshot.hot]
             rows, xor, earliest, latest = cursor.execute(
-                "SELECT count(*), bit_xor(hash(event_key, profile_no)), min(time_us), max(time_us) FROM hot"
+                "SELECT count(*), bit_xor(hash(hash(event_key, profile_no))), min(time_us), max(time_us) FROM hot"
                 " WHERE hot_mark > ? AND hot_mark <= ?",
                 span,
             ).fetchall()[0]
@@ -198,6 +198,7 @@ class Views:
         with lake.one_moment():
             projection = lake.contents(snapshot).profiles
             changed = lake.changed_profiles(snapshot, columns={})
+        # Hashed twice: a row's hash is its columns' by xor, so that two rows which change alike would cancel each other out.
         digest = hashlib.sha256(str(projection and projection.path).encode())
         source, table = None, None
         if changed.num_rows:
@@ -205,7 +206,7 @@ class Views:
             with closing(self._connection.cursor()) as cursor:
                 cursor.register("fresh", changed)
                 cursor.execute(f"CREATE TABLE {table} AS SELECT * FROM fresh")  # noqa: S608 - our own name
-                found = cursor.execute(f"SELECT count(*), bit_xor(hash(t)) FROM {table} AS t").fetchall()  # noqa: S608 - our own name
+                found = cursor.execute(f"SELECT count(*), bit_xor(hash(hash(t))) FROM {table} AS t").fetchall()  # noqa: S608 - our own name
             digest.update(repr(found).encode())
             source = Source(exp.to_table(table))
         view = ProfileView(
