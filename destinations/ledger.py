@@ -16,7 +16,7 @@ from pyroaring import BitMap
 from audiences.bitmaps import pack, unpack
 from destinations import changes, errands, leases, plan, records, rows, transitions
 from destinations.leases import Lease, LeaseLost
-from destinations.models import Decision, Ledger, Operation, Rejection, Removal
+from destinations.models import Decision, Ledger, Operation, Rejection
 from destinations.plan import ADD, REMOVE, State, Step
 from destinations.transitions import Book
 
@@ -407,7 +407,7 @@ def withdraw(mapping_id: int, kinds: Sequence[str], *, now: datetime) -> None:
 def start_anew(mapping_id: int, *, wanted: bool, now: datetime) -> int:
     """The remote audience is no more, and nobody is in it: all are untold, no call about it is open; how many were believed there.
 
-    Whoever still held a lease has lost it. Removals that were on their way are over: there is nothing left to be removed from.
+    Whoever still held a lease has lost it. Removals that were on their way are none any more: there is nothing to be removed from.
     `wanted` false: nobody is wanted there any more either.
     """
     with transaction.atomic():
@@ -430,7 +430,7 @@ def start_anew(mapping_id: int, *, wanted: bool, now: datetime) -> int:
             state=transitions.UNKNOWN, unsettled=b"", open=False, reassert_at=None, poll_at=None, error=words
         )
         Rejection.objects.filter(mapping_id=mapping_id).delete()
-        Removal.objects.filter(mapping_id=mapping_id, accepted_at=None).update(accepted_at=now)
+        records.pointless(mapping_id, BitMap())
         if not wanted:
             Decision.objects.filter(mapping_id=mapping_id).delete()
     return len(believed)

@@ -216,7 +216,9 @@ def recreate(*, actor: User | None, mapping: Mapping, reason: str = "") -> Mappi
         fresh: dict[str, Any] = {
             **dict.fromkeys(("remote_id", "remote_name", "remote_description", "renamed_there", "lost"), ""),
             **dict.fromkeys(("made_at", "seen_at", "renamed_there_at", "lost_at", "matched_at"), None),
-            **dict.fromkeys(("matched_low", "matched_high"), None),
+            **dict.fromkeys(
+                ("matched_low", "matched_high", "drift_missing", "drift_foreign", "drift_left", "drift_at"), None
+            ),
             **dict.fromkeys(("adopted", "add_only"), False),
             "matched_words": "",
             "blocked_reason": "",

@@ -10,7 +10,7 @@ from audiences import jobs
 from audiences.models import Audience, AuditEntry, Identity, User
 from audiences.segments import grammar
 from audiences.services import naming as service
-from destinations import leases, ledger, placements, remote_descriptions, remotes, tasks
+from destinations import fastlane, leases, ledger, placements, remote_descriptions, remotes, tasks, urgent
 from destinations.connectors import registry
 from destinations.models import Mapping, Operation, Rejection, Removal
 from destinations.services import Refused, destinations, mappings, removals, runs
@@ -102,6 +102,25 @@ def test_after_a_404_nothing_but_a_question_is_called_until_it_is_seen_again(san
     assert live.calls()[before]["op"] == "describe"
     assert live.emails() == hashes("bert", "carl", "dora")
     assert len(live.calls("create")) == 1
+
+
+def test_a_purchase_that_meets_a_404_is_the_last_call_and_is_made_good_in_the_new_one(cart):
+    lane = fastlane.FastLane()
+    lane.look()
+    cart.sandbox.delete_audience("meta", fresh(cart).remote_id)
+    track("anna", "purchase")
+    assert lane.look()
+    urgent.deliver(cart.mapping.destination_id)
+    assert fresh(cart).lost == "gone"
+    before = len(cart.sandbox.calls("meta"))
+    track("bert", "purchase")
+    lane.look()
+    urgent.deliver(cart.mapping.destination_id)
+    assert len(cart.sandbox.calls("meta")) == before
+    person("carl")
+    mappings.recreate(actor=None, mapping=fresh(cart))
+    jobs.run_due_here(["sync"], rounds=3)
+    assert cart.emails() == hashes("carl")
 
 
 def test_one_that_comes_back_is_found_by_the_next_look_and_goes_on(cart):
