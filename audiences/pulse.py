@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from celery import current_app, shared_task
-from celery.signals import celeryd_after_setup, worker_ready
+from celery.signals import celeryd_after_setup, worker_ready, worker_shutdown
 from celery.worker import state
 from django.conf import settings
 from django.db import Error, connection
 from django.utils import timezone
 from kombu import Exchange, Queue
 
-from audiences import jobs
+from audiences import jobs, tallies
 from audiences.models import Worker
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,11 @@ def _begin(sender: Any, **_: Any) -> None:
     _self_check.begin(sender.hostname, queues, threads=sender.controller.concurrency)
 
 
+@worker_shutdown.connect
+def _last_counts(**_: Any) -> None:
+    tallies.flush()
+
+
 def _address(worker: str) -> str:
     return f"here.{worker}"
 
@@ -96,6 +101,8 @@ class SelfCheck:
                 self._end()
                 return
             self._note()
+            tallies.flush()
+            connection.close()
             time.sleep(EVERY.total_seconds())
 
     def _ask(self) -> bool:
@@ -118,8 +125,6 @@ class SelfCheck:
             Worker.objects.filter(seen_at__lt=now - KEPT).delete()
         except Error:  # the database is away; the next word will be written
             log.warning("worker's sign of life not written", extra={"worker": self._name})
-        finally:
-            connection.close()
 
 
 def _end() -> None:

@@ -1,14 +1,18 @@
 """Around every request: what machines ask is answered first, and what is logged names no person."""
 
+import time
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import Resolver404, resolve
 from django_structlog.middlewares import RequestMiddleware as Original
 
+from audiences import tallies
+
 
 class MachinesFirst:
-    """`/health/…` and `/metrics` by any name of this host, over plain HTTP, without a session or a log line: probes call by address."""
+    """Outermost. Answers `/health/…` and `/metrics` by any name of this host, over plain HTTP, without a session or a log line, since
+    probes call by address; and takes the time of everything else."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -22,7 +26,20 @@ class MachinesFirst:
             answer: HttpResponse = match.func(request, **match.kwargs)
             answer["Cache-Control"] = "no-store"
             return answer
-        return self._get_response(request)
+        began = time.monotonic()
+        response = self._get_response(request)
+        if not request.path_info.startswith("/static/"):
+            status = f"{response.status_code // 100}xx"
+            tallies.observe("request_seconds", _kind(request), status, seconds=time.monotonic() - began)
+        return response
+
+
+def _kind(request: HttpRequest) -> str:
+    if request.path_info.startswith("/api/"):
+        return "intake"
+    if request.method not in ("GET", "HEAD"):
+        return "action"
+    return "fragment" if "HX-Request" in request.headers else "page"
 
 
 class RequestMiddleware(Original):

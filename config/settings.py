@@ -122,7 +122,9 @@ TEMPLATES = [
 _SQLITE_PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-32000"
 if DATABASE_URL:
     _database = {**env.db_url_config(DATABASE_URL), "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
-    _database["OPTIONS"] = {"connect_timeout": 5, **_database.get("OPTIONS", {})}
+    _database.setdefault("OPTIONS", {})
+    if "postgresql" in _database["ENGINE"]:
+        _database["OPTIONS"].setdefault("connect_timeout", 5)  # seconds
     _snapshot = {**_database, "OPTIONS": {**_database["OPTIONS"], "isolation_level": 3}}  # REPEATABLE READ
 else:
     _database = {

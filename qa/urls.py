@@ -72,4 +72,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("health/live", health.live, name="live"),
     path("health/ready", health.ready, name="ready"),
     path("health/beat", health.beat, name="beat"),
+    path("metrics", health.scrape, name="metrics"),
 ]

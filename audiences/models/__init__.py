@@ -1,7 +1,7 @@
 """The tables of this floor, one module a subject. Fields and constraints only: writes are in services, reads in queries."""
 
 from audiences.models.audience import Audience, Replacement, TestLock
-from audiences.models.jobs import Job, Worker
+from audiences.models.jobs import Job, Tally, Worker
 from audiences.models.membership import Membership, Refresh
 from audiences.models.naming import NamingConvention, Renaming
 from audiences.models.people import (
@@ -70,6 +70,7 @@ __all__ = [
     "Review",
     "SegmentVersion",
     "Survey",
+    "Tally",
     "TestLock",
     "Tombstone",
     "User",

@@ -1,4 +1,4 @@
-"""Due work: every task that must happen is a row with a lease. The broker only wakes workers. And the workers themselves."""
+"""Due work: every task that must happen is a row with a lease. The broker only wakes workers. And the workers themselves, and what they count."""
 
 from django.db import models
 
@@ -34,3 +34,14 @@ class Worker(models.Model):
     running = models.PositiveIntegerField(default=0, help_text="Jobs in hand; as many as threads: it can take no more")
     started_at = models.DateTimeField()
     seen_at = models.DateTimeField(help_text="When it last took what it was sent, or was seen to be full")
+
+
+class Tally(models.Model):
+    """A counter of all processes together (audiences/tallies.py)."""
+
+    name = models.CharField(max_length=60)
+    labels = models.CharField(max_length=120, blank=True)
+    value = models.FloatField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["name", "labels"], name="tally_once")]

@@ -3,6 +3,7 @@
 Events between two other calls are taken in together, in order, so that a batch costs a few statements and not a few a call.
 """
 
+import functools
 import itertools
 import json
 import logging
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from django.db import OperationalError, connection, transaction
 
+from audiences import tallies
 from audiences.models import ChangeLog, Event, EventKey, RefusedRow, Workspace
 from audiences.people import bulk, catalog, keys, merges, profiles, removal
 from audiences.people.normalise import Problem
@@ -45,6 +47,7 @@ def accept(calls: Sequence[Call], source: str, *, received_us: int) -> list[Outc
     outcomes: list[Outcome] = []
     for first in range(0, len(calls), AT_ONCE):
         outcomes += _committed(_Waiting(calls[first : first + AT_ONCE], source, received_us))
+    tallies.count("intake", source, "accepted", n=sum(outcome.refused is None for outcome in outcomes))
     return outcomes
 
 
@@ -218,6 +221,8 @@ def _store(events: Sequence[tuple[Track, int]], source: str, received_us: int) -
                 (recognisable[k][1], conflict) for k, content in seen_before.items() if known.get(k) != content
             )
         fresh += ((key, call, profile_no) for key, (_, call, profile_no) in recognisable.items() if key in claimed)
+    if repeated := len(events) - len(fresh):
+        transaction.on_commit(functools.partial(tallies.count, "intake", source, "duplicate", n=repeated))
     if fresh:
         bulk.insert(
             Event,

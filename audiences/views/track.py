@@ -22,6 +22,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
+from audiences import tallies
 from audiences.clock import now_us
 from audiences.models import ApiKey
 from audiences.people import bodies, intake, payloads
@@ -82,6 +83,7 @@ def _api(source: str, at_most: int, fail: Fail, **methods: View) -> View:
     @wraps(next(iter(methods.values())))
     def view(request: HttpRequest, **parts: Any) -> HttpResponse:
         if not _known(request.META.get("HTTP_AUTHORIZATION", "")):
+            tallies.count("intake", source, "unauthorised")
             answer = fail(401, "unknown site id or API key")
             answer["WWW-Authenticate"] = 'Basic realm="Rollcall"'
             return answer
@@ -100,6 +102,7 @@ def _api(source: str, at_most: int, fail: Fail, **methods: View) -> View:
             OperationalError
         ) as error:  # the database is away or busy: nothing was committed, so the caller should try again
             log.error("call not taken in", extra={"error": type(error).__name__})
+            tallies.count("intake", source, "unavailable")
             answer = fail(503, "try again")
             answer["Retry-After"] = "1"
             return answer
@@ -111,6 +114,7 @@ def _run(request: HttpRequest, method: View, source: str, fail: Fail, parts: dic
     try:
         return method(request.body, source, Context(now_us(), ""), request, **parts)
     except Refused as refused:
+        tallies.count("intake", source, "refused")
         intake.refuse(source, refused.field, refused.reason, request.body)
         if fail is _v2:
             return _answer(400, {"errors": [_v2_error(refused)]})
@@ -277,6 +281,7 @@ def _batch(raw: bytes, source: str, context: Context, request: HttpRequest) -> H
             refused[place] = Refused(outcome.refused.field, outcome.refused.reason)
     if not refused:
         return _fine()
+    tallies.count("intake", source, "refused", n=len(refused))
     errors = [{**_v2_error(error), "batch_index": place} for place, error in sorted(refused.items())]
     return _answer(400 if len(refused) == len(items) else 207, {"errors": errors})
 

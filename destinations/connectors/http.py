@@ -56,12 +56,23 @@ DENIED = tuple(
 )
 
 Resolver = Callable[[str, int], list[str]]
+Heard = Callable[[str, float], None]
+OUTCOMES = ("ok", "refused", "throttled", "failed", "unreachable", "unanswered", "misconfigured")
 
 
 @contextmanager
-def client(account: Account, *, seconds: float | None = None) -> Iterator[httpx.Client]:
-    """An HTTP client for this account's base URL, whose every failure is a ConnectorError. `seconds`: a whole call's limit."""
-    door = Door(allow_private=settings.ALLOW_PRIVATE_DESTINATIONS, seconds=CALL_SECONDS if seconds is None else seconds)
+def client(
+    account: Account, *, seconds: float | None = None, heard: Heard = lambda outcome, seconds: None
+) -> Iterator[httpx.Client]:
+    """An HTTP client for this account's base URL, whose every failure is a ConnectorError. `seconds`: a whole call's limit.
+
+    `heard` is told how each call ended (a word of OUTCOMES) and how many seconds it took.
+    """
+    door = Door(
+        allow_private=settings.ALLOW_PRIVATE_DESTINATIONS,
+        seconds=CALL_SECONDS if seconds is None else seconds,
+        heard=heard,
+    )
     headers = {"User-Agent": "Rollcall", "Accept": "application/json", "Accept-Encoding": "identity"}
     with httpx.Client(transport=door, base_url=account.base_url, headers=headers, trust_env=False) as opened:
         yield opened
@@ -91,7 +102,9 @@ class Door(httpx.BaseTransport):
         seconds: float = CALL_SECONDS,
         resolver: Resolver = resolve,
         trust: ssl.SSLContext | None = None,
+        heard: Heard = lambda outcome, seconds: None,
     ) -> None:
+        self._heard = heard
         self._allow_private = allow_private
         self._seconds = seconds
         self._network = _PinnedNetwork(allow_private, resolver)
@@ -112,8 +125,10 @@ class Door(httpx.BaseTransport):
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError):
             failure = OutcomeUnknown(f"{host} dropped the connection before it had answered.")
         else:
+            self._heard(_outcome(answer.status_code), time.monotonic() - started)
             log.debug("%s %s: %d in %d ms", request.method, host, answer.status_code, _ms_since(started))
             return answer
+        self._heard(_ending(failure), time.monotonic() - started)
         log.info("%s %s: %s after %d ms", request.method, host, type(failure).__name__, _ms_since(started))
         raise failure  # outside the except clause, so that no library exception hangs on to it
 
@@ -297,6 +312,18 @@ def refusal(response: httpx.Response) -> ConnectorError:
     else:
         error = Rejected(f"{host} refused the call ({status}).", code=str(status))
     return told(error, response)
+
+
+def _outcome(status: int) -> str:
+    if 200 <= status < 300:
+        return "ok"
+    return "throttled" if status == 429 else "failed" if status >= 500 else "refused"
+
+
+def _ending(failure: ConnectorError) -> str:
+    if isinstance(failure, Retryable):
+        return "unreachable"
+    return "misconfigured" if isinstance(failure, Misconfigured) else "unanswered"
 
 
 @functools.cache

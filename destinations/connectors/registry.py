@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
+from audiences import tallies
 from destinations import secrets
 from destinations.connectors import http
 from destinations.connectors.base import Account, Connector, Misconfigured
@@ -46,8 +48,12 @@ def open(destination: DestinationLike, *, seconds: float | None = None) -> Itera
         config=destination.config,
         credentials=credentials,
     )
-    with http.client(account, seconds=seconds) as client:
+    with http.client(account, seconds=seconds, heard=partial(_tally, destination.kind)) as client:
         yield connector(account, client)
+
+
+def _tally(kind: str, outcome: str, seconds: float) -> None:
+    tallies.observe("platform_call_seconds", kind, outcome, seconds=seconds)
 
 
 def named(kind: str) -> type[Connector]:

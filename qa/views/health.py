@@ -1,10 +1,16 @@
 """What machines ask that watch this one. Answered before hosts, sessions and request logs are looked at (config/middleware.py)."""
 
-from django.db import Error
-from django.http import HttpRequest, JsonResponse
-from django.views.decorators.http import require_safe
+import hmac
 
-from qa import health
+from django.conf import settings
+from django.db import Error
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.http import require_safe
+from prometheus_client.exposition import choose_encoder
+
+from qa import health, metrics
+
+_PROXIED = {"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Forwarded", "Via"}
 
 
 @require_safe
@@ -31,3 +37,21 @@ def beat(request: HttpRequest) -> JsonResponse:
     beating = all(queue.state in (health.OK, health.BUSY) for queue in found)
     queues = {queue.queue: {"seconds": queue.seconds, "state": queue.state} for queue in found}
     return JsonResponse({"beating": beating, "queues": queues}, status=200 if beating else 503)
+
+
+@require_safe
+def scrape(request: HttpRequest) -> HttpResponse:
+    """All metrics, to whoever knows METRICS_TOKEN; without one, to this machine alone, and never through a proxy."""
+    if settings.METRICS_TOKEN:
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), settings.METRICS_TOKEN.encode()):
+            return HttpResponse(status=401, headers={"WWW-Authenticate": "Bearer"})
+    elif request.META.get("REMOTE_ADDR") not in ("127.0.0.1", "::1") or _PROXIED & set(request.headers):
+        return HttpResponse(
+            "Set METRICS_TOKEN to read metrics from elsewhere.\n", status=403, content_type="text/plain"
+        )
+    encode, kind = choose_encoder(request.headers.get("Accept", ""))
+    try:
+        return HttpResponse(encode(metrics.registry()), content_type=kind)
+    except Error:
+        return HttpResponse(status=503)

@@ -45,6 +45,7 @@ OPEN = {
     "qa:live": "asked by what watches the process; it tells nothing and asks nothing of the database",
     "qa:ready": "asked by what sends requests here or elsewhere; it names parts of the installation and whether they answer",
     "qa:beat": "asked by what watches the workers; it names the queues and how old their canaries are",
+    "qa:metrics": "for machines with a token, or on this one (tests/qa/test_metrics.py)",
 }
 # Not known any more is nothing wrong there: they say so, and what to do.
 GONE = {"audiences:columns", "audiences:discard", "qa:engineer", "qa:discard-setup"}
