@@ -23,12 +23,10 @@ class Writer(Protocol):
 
 class _Csv:
     def __init__(self, stream: IO[bytes], table: Table) -> None:
-        self.writer = pyarrow.csv.CSVWriter(stream, table.schema)
+        self._writer = pyarrow.csv.CSVWriter(stream, table.schema)
 
     def write(self, rows: pa.Table) -> None:
-        for batch in spreadsheets.inert_columns(rows).to_batches():
-            if batch.num_rows:  # for an empty one Arrow writes whatever was in its buffer before
-                self.writer.write_batch(batch)
+        self._writer.write(spreadsheets.inert_columns(rows))
 
 
 class _Parquet:
@@ -44,8 +42,9 @@ def writing(stream: IO[bytes], table: Table, file_format: str) -> Iterator[Write
     """Rows given to the writer stand in the stream, as a whole file, when the block ends. A file of no rows has its columns."""
     if file_format == CSV:
         csv = _Csv(stream, table)
+        csv.write(table.schema.empty_table())
         yield csv
-        csv.writer.close()
+        csv._writer.close()
     else:
         parquet = _Parquet(stream, table)
         yield parquet
