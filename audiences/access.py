@@ -38,6 +38,8 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "run.view": EVERYONE,
     "run.start": frozenset({ADMIN, MARKETER, OPERATOR}),
     "run.approve": frozenset({ADMIN, OPERATOR}),
+    "record.export": frozenset({ADMIN, MARKETER}),
+    "warehouse.edit": frozenset({ADMIN, OPERATOR}),
     "hold.lift": frozenset({ADMIN, OPERATOR}),
     "setup.edit": frozenset({ADMIN, MARKETER, OPERATOR}),
     "spot_check.view": frozenset({ADMIN, MARKETER, OPERATOR}),

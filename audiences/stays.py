@@ -70,7 +70,10 @@ def read(
     """
     seen = progress if progress is not None else Progress()
     book = _Book(merged, only)
-    for count in _counts(audience_id, until_us, upto):
+    start = _keyframe_before(audience_id, after) if after is not None else None
+    if start is not None:
+        seen.counts = counts_up_to(audience_id, start) - 1
+    for count in _counts(audience_id, start, until_us, upto):
         position = Position(count.as_of_us, count.pk)
         entered, left = book.follow(count)
         new_version = seen.version is not None and count.version.number != seen.version
@@ -205,8 +208,17 @@ def _upto(position: Position) -> Q:
     return Q(as_of_us__lt=position.as_of_us) | Q(as_of_us=position.as_of_us, id__lte=position.refresh_id)
 
 
-def _counts(audience_id: int, until_us: int | None, upto: Position | None) -> Iterator[Refresh]:
+def _keyframe_before(audience_id: int, position: Position) -> Position | None:
+    """The last count up to this one that holds everybody: nothing before it need be read."""
+    rows = _done(audience_id).filter(_upto(position), keyframe__isnull=False).order_by("as_of_us", "id")
+    found = rows.values_list("as_of_us", "pk").last()
+    return Position(*found) if found else None
+
+
+def _counts(audience_id: int, start: Position | None, until_us: int | None, upto: Position | None) -> Iterator[Refresh]:
     rows = _done(audience_id).select_related("version").order_by("as_of_us", "id")
+    if start is not None:
+        rows = rows.filter(Q(as_of_us__gt=start.as_of_us) | Q(as_of_us=start.as_of_us, id__gte=start.refresh_id))
     if until_us is not None:
         rows = rows.filter(as_of_us__lt=until_us)
     if upto is not None:

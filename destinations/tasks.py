@@ -15,6 +15,7 @@ from destinations import drift, errands, fastlane, leases, receipts, remotes, ur
 from destinations.connectors import registry
 from destinations.connectors.base import ConnectorError
 from destinations.models import Decision, Destination, Mapping, Operation, Run
+from destinations.record import tasks as record
 from destinations.services import mappings, removals, replacements, runs
 
 log = logging.getLogger(__name__)
@@ -179,4 +180,5 @@ def keep_going(**_: Any) -> None:
     jobs.keep_doing("destinations.receipts", "", every=LOOK_EVERY, queue="sync")
     jobs.keep_doing(replacements.TASK, "", every=LOOK_EVERY, queue="sync")
     jobs.keep_doing("destinations.compare", "", every=timedelta(hours=1), queue="sync")
+    record.keep_going()
     jobs.keep_doing("destinations.forget", "", every=timedelta(hours=1), queue="sync")

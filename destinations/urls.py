@@ -2,7 +2,18 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from destinations.views import archiving, connections, destinations, names, panels, rehearsal, renaming, runs
+from destinations.views import (
+    archiving,
+    connections,
+    destinations,
+    names,
+    panels,
+    record,
+    rehearsal,
+    renaming,
+    runs,
+    warehouse,
+)
 
 app_name = "destinations"
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -13,6 +24,15 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("settings/naming/platforms/", names.remote_names_page, name="remote-names"),
     path("settings/naming/rename/", renaming.rename_names, name="rename-names"),
     path("settings/naming/rename/<int:pk>/undo/", renaming.undo_rename, name="undo-rename"),
+    path("audiences/<slug:key>/record/", record.record_page, name="record"),
+    path("audiences/<slug:key>/record/ask/", record.ask, name="ask-record"),
+    path("audiences/<slug:key>/record/<int:pk>/download/", record.download, name="download-record"),
+    path("audiences/<slug:key>/record/<int:pk>/discard/", record.discard, name="discard-record"),
+    path("settings/warehouse/", warehouse.warehouse_page, name="warehouse"),
+    path("settings/warehouse/check/", warehouse.check, name="check-warehouse"),
+    path("settings/warehouse/start/", warehouse.start, name="start-warehouse"),
+    path("settings/warehouse/stop/", warehouse.stop, name="stop-warehouse"),
+    path("settings/warehouse/empty/", warehouse.empty, name="empty-warehouse"),
     path("destinations/", destinations.destinations, name="destinations"),
     path("destinations/new/", destinations.choose, name="choose"),
     path("destinations/new/<slug:kind>/", destinations.connect, name="connect"),

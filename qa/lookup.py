@@ -64,6 +64,7 @@ PAGES = (
     Page("destinations:destinations", "Destinations", "Accounts on platforms", "destination.view", "destinations", "g d", "accounts meta google"),
     Page("destinations:runs", "Runs", "What was sent, and when", "run.view", "runs", "g r", "syncs"),
     Page("qa:alerts", "Alerts", "What went wrong and is wrong still", "alert.view", "bell", "g l", "incidents"),
+    Page("destinations:warehouse", "Warehouse", "The record in a PostgreSQL of yours", "warehouse.edit", "warehouse", "", "postgresql load export record settings"),
     Page("qa:mails", "Mail", "What Rollcall has mailed to whom", "mail.view", "mail", "", "outbox e-mail"),
     Page("qa:setups", "Set-ups under way", "Audiences begun and not finished", "setup.edit", "setup", "", "steps launch"),
     Page("audiences:activity", "Activity", "Who changed what, and why", "trail.view", "clock", "", "audit trail history"),

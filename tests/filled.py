@@ -370,6 +370,8 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         "/settings/consent/": admin,
         "/settings/users/": admin,
         "/settings/keys/": admin,
+        "/settings/warehouse/": makers,
+        f"/audiences/{cart}/record/": ("admin", "marketer"),
         "/settings/jobs/": admin,
         "/settings/naming/": everybody,
         "/settings/naming/edit/": ("admin", "marketer"),

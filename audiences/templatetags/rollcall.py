@@ -70,6 +70,14 @@ DEEDS = {
     "destination.created": "Destination connected",
     "destination.changed": "Settings changed",
     "destination.checked": "Checked",
+    "record.asked": "Record asked for",
+    "record.downloaded": "Record downloaded",
+    "record.discarded": "Record thrown away",
+    "warehouse.changed": "Warehouse named or changed",
+    "warehouse.checked": "Checked",
+    "warehouse.started": "Loading the warehouse started",
+    "warehouse.stopped": "Loading the warehouse stopped",
+    "warehouse.emptied": "Warehouse emptied",
     "mapping.created": "Connected, as a rehearsal",
     "mapping.changed": "Connection changed",
     "mapping.trial": "Trial begun",
@@ -142,6 +150,7 @@ STATES = {
         "sending",
         "confirming",
         "waiting",
+        "making",
         "reading",
         "running",
         "trial",
@@ -333,7 +342,7 @@ def deed(entry: AuditEntry) -> str:
         words = f"{words}: v{after['version']}"
     elif "role" in after:
         words = f"{words}: {after['role']}"
-    elif entry.verb == "destination.checked":
+    elif entry.verb in ("destination.checked", "warehouse.checked"):
         words = f"{words}: {after.get('words', '')}"
     return words
 

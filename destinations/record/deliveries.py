@@ -8,6 +8,7 @@ from django.db.models import QuerySet
 from pyroaring import BitMap
 
 from audiences.bitmaps import to_array, unpack
+from audiences.models import Alias
 from audiences.people.called import Called
 from destinations import identities
 from destinations.models import Operation
@@ -75,19 +76,26 @@ def deliveries(operations: Iterable[Operation]) -> pa.Table:
     return from_rows(shape.DELIVERIES, rows)
 
 
-def people(operations: Iterable[Operation], called: Called) -> Iterator[pa.Table]:
+def people(operations: Iterable[Operation], called: Called, only: BitMap | None = None) -> Iterator[pa.Table]:
     """What became of each person of each call who can be named (shape.DELIVERED_PEOPLE).
 
     Where a platform refused some without saying whom, the outcome of those it did not name is not known. Whoever was sent under
-    two identities in one call has the better of the two outcomes.
+    two identities in one call has the better of the two outcomes. `only`: of these profiles.
     """
+    chosen = None if only is None else _identities_of(only)
     for call in operations:
         ids = unpack(call.identities)
+        if chosen is not None:
+            ids &= chosen
+        if not ids:
+            continue
         profiles = identities.profiles_of(ids)
         outcome = _OUTCOMES[Operation.State(call.state)]
         named = {row.code: (row.reason, unpack(row.identities) & ids) for row in call.refusals.all()}
         told = BitMap().union(*(refused for _, refused in named.values())) if named else BitMap()
-        if outcome in (ACCEPTED, PENDING) and call.rejected > len(told):
+        if outcome in (ACCEPTED, PENDING) and call.rejected > sum(
+            len(unpack(r.identities)) for r in call.refusals.all()
+        ):
             outcome = UNKNOWN
         groups: list[_Group] = [(ids - told, outcome, None, None)]
         groups += [(refused, REJECTED, code, reason) for code, (reason, refused) in sorted(named.items())]
@@ -95,6 +103,17 @@ def people(operations: Iterable[Operation], called: Called) -> Iterator[pa.Table
         whole = pa.concat_tables(tables) if tables else shape.DELIVERED_PEOPLE.schema.empty_table()
         if whole.num_rows:
             yield _once_each(whole)
+
+
+def _identities_of(people: BitMap) -> BitMap:
+    """All identities that they have or had, also as those who turned out to be them."""
+    found = BitMap()
+    numbers = list(people)
+    for start in range(0, len(numbers), 10_000):
+        some = numbers[start : start + 10_000]
+        merged = Alias.objects.filter(survivor_no__in=some).values_list("old_no", flat=True)
+        found |= BitMap(number for number, _ in identities.of_profiles([*some, *merged]))
+    return found
 
 
 _Group = tuple[BitMap, str, str | None, str | None]  # whom, what became of them, the platform's code and words

@@ -23,10 +23,12 @@ class Writer(Protocol):
 
 class _Csv:
     def __init__(self, stream: IO[bytes], table: Table) -> None:
-        self._writer = pyarrow.csv.CSVWriter(stream, table.schema)
+        self.writer = pyarrow.csv.CSVWriter(stream, table.schema)
 
     def write(self, rows: pa.Table) -> None:
-        self._writer.write(spreadsheets.inert_columns(rows))
+        for batch in spreadsheets.inert_columns(rows).to_batches():
+            if batch.num_rows:  # for an empty one Arrow writes whatever was in its buffer before
+                self.writer.write_batch(batch)
 
 
 class _Parquet:
@@ -42,9 +44,8 @@ def writing(stream: IO[bytes], table: Table, file_format: str) -> Iterator[Write
     """Rows given to the writer stand in the stream, as a whole file, when the block ends. A file of no rows has its columns."""
     if file_format == CSV:
         csv = _Csv(stream, table)
-        csv.write(table.schema.empty_table())
         yield csv
-        csv._writer.close()
+        csv.writer.close()
     else:
         parquet = _Parquet(stream, table)
         yield parquet

@@ -1,8 +1,11 @@
 """What exists of the warehouse of record besides what it tells of: exports that people asked for, and the warehouse that is written to."""
 
 import uuid
+from datetime import datetime
 
 from django.db import models
+
+from audiences import clock
 
 
 class RecordExport(models.Model):
@@ -34,6 +37,16 @@ class RecordExport(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True)
     kept_until = models.DateTimeField(null=True)
+
+    @property
+    def first_day(self) -> datetime:
+        """A moment of the first day of the period."""
+        return clock.from_us(self.start_us)
+
+    @property
+    def last_day(self) -> datetime:
+        """A moment of the last one."""
+        return clock.from_us(self.end_us - 1)
 
 
 class Warehouse(models.Model):

@@ -24,7 +24,7 @@ from django.utils import timezone
 from audiences import access, models
 from audiences.models import ApiKey, User
 from audiences.people import imports as files
-from destinations.models import Hold
+from destinations.models import Hold, RecordExport
 from qa import setup
 from qa.models import Baseline, Incident, Mail, SetUp, SpotCheck, SpotCheckPerson
 from tests import filled
@@ -125,6 +125,9 @@ def world() -> World:
     baseline, _ = Baseline.objects.get_or_create(mapping=of.mapping, defaults={"size": 2, "frozen_at": now})
     begun = SetUp.objects.create(purpose="retargeting", destination=of.destination, started_by=of.users["marketer"], answers={"identifiers": ["email"]})  # fmt: skip
     act = models.Renaming.objects.create(names=[])
+    record = RecordExport.objects.create(
+        audience=of.cart, tables=["audiences"], file_format="csv", start_us=0, end_us=1
+    )
     token = "a" * 32
     (files.uploads() / token).write_text("id,mail\n1,ann@shop.example\n")
     ids: dict[str, Callable[[], Any]] = {
@@ -154,6 +157,8 @@ def world() -> World:
         "audiences:user:pk": lambda: of.users["buyer"].pk,
         "audiences:hand-over:pk": lambda: of.users["buyer"].pk,
         "audiences:revoke-key:pk": lambda: key.pk,
+        "destinations:download-record:pk": lambda: record.pk,
+        "destinations:discard-record:pk": lambda: record.pk,
     }
     return World(of, ids)
 

@@ -9,7 +9,8 @@ from audiences.management.base import RollcallCommand
 from audiences.people import keys
 from audiences.services import trail
 from destinations import secrets
-from destinations.models import Destination
+from destinations.models import Destination, Warehouse
+from destinations.services import warehouse
 
 
 class Command(RollcallCommand):
@@ -30,6 +31,14 @@ class Command(RollcallCommand):
                 unreadable.append(destination.key)
                 continue
             rotated += self._keep(destination, secrets.seal(plain, str(destination.pk)))
+        for row in Warehouse.objects.exclude(credentials=""):
+            if not secrets.is_newest(row.credentials):
+                try:
+                    sealed = secrets.seal(secrets.unseal(row.credentials, warehouse.AAD), warehouse.AAD)
+                except secrets.Unreadable:
+                    unreadable.append("the warehouse")
+                else:
+                    rotated += Warehouse.objects.filter(credentials=row.credentials).update(credentials=sealed)
         self.stdout.write(f"{rotated} rotated.")
         if unreadable:
             raise CommandError(
