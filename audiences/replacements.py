@@ -62,7 +62,9 @@ def next_number(audience: Audience) -> int:
 
 
 def moved_to(audience: Audience, number: int) -> str:
-    """The key of the audience whose first version this number of this one's drafts became; empty: none."""
+    """The key of the audience whose first version this number of this one's drafts became; empty: none, or it has a version of that number."""
+    if audience.versions.filter(number=number).exists():
+        return ""
     made = SegmentVersion.objects.filter(number=number, audience__replaces__old=audience)
     return made.values_list("audience__key", flat=True).first() or ""
 
