@@ -3,7 +3,6 @@
 In words, and with what time does, it is exits.py's.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from audiences.segments.judge import ANY_EVENT
@@ -53,8 +52,3 @@ def of(node: Node) -> Effects:
             return Effects(names, _NONE if complete else names)
         case _:
             return Effects()
-
-
-def concern(names: frozenset[str], happened: Iterable[str]) -> bool:
-    """Whether one of the events that happened is among these names."""
-    return ANY_EVENT in names or any(name in names for name in happened)
