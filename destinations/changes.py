@@ -34,6 +34,20 @@ def final_mark() -> int:
     )
 
 
+def beyond(mark: int) -> tuple[int, int, int]:
+    """(final mark, how many lines there are after `mark`, how many of them are not final yet), as of one moment and cheaply."""
+    if connection.vendor == "postgresql":
+        sql = (
+            "SELECT final.mark, count(seq), count(seq) FILTER (WHERE xid > final.mark) "
+            "FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1 AS mark) AS final "
+            "LEFT JOIN audiences_changelog ON xid > %s GROUP BY final.mark"
+        )
+        final, after, open_still = bulk.fetch(sql, [mark])[0]
+        return int(final), int(after), int(open_still)
+    final = final_mark()
+    return final, final - mark, 0
+
+
 def reach(mark: int, lines: int) -> int | None:
     """The mark of the line that comes so many lines after `mark`; None where there are not so many."""
     column = _column()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db import DatabaseError, InterfaceError, transaction
 from django.utils import timezone
 
 from audiences import faults, jobs
@@ -38,6 +38,7 @@ class FastLane:
     now: Callable[[], datetime] = timezone.now
     index: Index = field(default_factory=Index)
     _mark: int = -1
+    _after: int = 0  # how many lines beyond `_mark` there were at the last look
     _seen: dict[int, int] = field(default_factory=dict)  # seq → mark of lines beyond `_mark` that are done
     _kept_at: datetime | None = None
 
@@ -45,19 +46,23 @@ class FastLane:
         """Decide about whatever has come in since the last look; how many lines there were that matter."""
         if self._mark < 0:
             self._begin()
-        final, upto = changes.final_mark(), None
-        if final - self._mark > AT_ONCE and (far := changes.reach(self._mark, AT_ONCE)) is not None:
-            final, upto = min(final, far), far
-        if final == self._mark and connection.vendor == "sqlite":
+        final, after, not_final = changes.beyond(self._mark)
+        if after == self._after:  # nothing that had not been there at the last look
+            self._mark, self._after = max(self._mark, final), not_final
             return 0
+        upto = changes.reach(self._mark, AT_ONCE) if after > AT_ONCE else None
+        if upto is not None and upto <= final:
+            final, not_final = upto, -1
+        else:
+            upto = None
         interest = self.index.now()
         lines = [line for line in changes.since(self._mark, interest.events, upto=upto) if line.seq not in self._seen]
         faults.point("lane_read")
         found = _judged(interest, verdicts.news_of(lines)) if lines and interest.connections else {}
         self._write(found, final)
-        self._mark = final
+        self._mark, self._after = max(self._mark, final), not_final
         self._seen |= {line.seq: line.mark for line in lines}
-        self._seen = {seq: mark for seq, mark in self._seen.items() if mark > final}
+        self._seen = {seq: mark for seq, mark in self._seen.items() if mark > self._mark}
         return len(lines)
 
     def _begin(self) -> None:

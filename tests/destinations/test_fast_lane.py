@@ -1,11 +1,14 @@
 """From something that happened to the platform without a sync: who leaves and who is suppressed, why, and what waits for the next count."""
 
+import contextlib
 import random
+import threading
 from dataclasses import dataclass
 from datetime import timedelta
 
+import psycopg
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 from pyroaring import BitMap
@@ -462,7 +465,7 @@ def test_a_lane_that_died_before_it_had_written_down_begins_where_the_last_one_s
     lost = FastLane(guard=_taken_over)
     with pytest.raises(jobs.LeaseLost):
         lost.look()
-    assert not Decision.objects.exists()
+    assert not Decision.objects.filter(identity_no=identity_of("anna")).exists()
 
     pair.lane = FastLane()
     pair.happens()
@@ -473,8 +476,71 @@ def test_a_lane_that_died_before_it_had_written_down_begins_where_the_last_one_s
     assert len(pair.cart.calls("remove")) == 1
 
 
+def _server():
+    at = connection.settings_dict
+    return {
+        "host": at["HOST"],
+        "port": at["PORT"],
+        "user": at["USER"],
+        "password": at["PASSWORD"],
+        "dbname": at["NAME"],
+    }
+
+
 def _taken_over():
     raise jobs.LeaseLost
+
+
+def test_a_long_transaction_keeps_nobody_waiting_and_nothing_is_decided_twice(pair):
+    """On PostgreSQL nothing is final while an older transaction is under way; what is committed is decided all the same."""
+    with contextlib.ExitStack() as stack:
+        if connection.vendor == "postgresql":
+            other = stack.enter_context(psycopg.connect(**_server()))
+            other.execute("SELECT pg_current_xact_id()")
+        track("anna", "purchase")
+        pair.happens()
+        assert pair.cart.emails() == hashes("bert", "carl")
+        assert pair.lane.look() == 0
+        track("bert", "purchase")
+        pair.happens()
+        assert pair.cart.emails() == hashes("carl")
+    pair.happens()
+
+    assert Decision.objects.filter(mapping=pair.cart.mapping).count() == 2
+    assert len(pair.cart.calls("remove")) == 2
+
+
+def test_a_purchase_that_is_committed_after_a_later_one_is_not_left_out(pair):
+    """Row 40: of two transactions the one that began first may be committed last."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def slowly():
+        try:
+            with transaction.atomic():
+                track("anna", "purchase")
+                began.set()
+                go_on.wait(10)
+        finally:
+            connection.close()
+
+    slow = threading.Thread(target=slowly)
+    if connection.vendor == "postgresql":
+        slow.start()
+        began.wait(10)
+        track("bert", "purchase")
+        pair.happens()
+        assert pair.cart.emails() == hashes("anna", "carl")
+        go_on.set()
+    else:  # there the second one waits for the first, so nothing is ever out of order
+        track("bert", "purchase")
+        go_on.set()
+        slow.start()
+    slow.join()
+
+    pair.happens()
+
+    assert pair.cart.emails() == hashes("carl")
+    assert pair.bought.emails() == hashes("zoe", "anna", "bert")
 
 
 def test_one_person_whose_data_breaks_the_judge_stops_nobody_else(pair, monkeypatch):
