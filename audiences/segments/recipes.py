@@ -76,7 +76,10 @@ def _did_not(event: str, within: str) -> dict[str, Any]:
 
 
 def _cart(n: Mapping[str, int], e: Mapping[str, str]) -> dict[str, Any]:
-    return {"all": [_did(e["cart"], 1, f"{n['hours']}h"), _did_not(e["purchase"], f"{n['quiet']}d")]}
+    if n["still"] >= n["hours"]:
+        raise ValueError("Cart untouched for: must be less than the hours above")
+    still = [_did_not(e["cart"], f"{n['still']}h")] if n["still"] else []
+    return {"all": [_did(e["cart"], 1, f"{n['hours']}h"), *still, _did_not(e["purchase"], f"{n['quiet']}d")]}
 
 
 def _browse(n: Mapping[str, int], e: Mapping[str, str]) -> dict[str, Any]:
@@ -121,7 +124,7 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe(
             "bought",
-            "Bought lately",
+            "Purchasers, 14 days",
             "Who has just bought. Excluded from retargeting, so that nobody is shown what they already own.",
             ("suppression", "analytics", "warehouse"),
             (Number("days", "Bought in the last", 14, 1, 90, "days"),),
@@ -130,18 +133,32 @@ RECIPES: Mapping[str, Recipe] = {
             "purchasers",
         ),
         Recipe(
+            "bought_week",
+            "Purchasers, 7 days",
+            "The same for what is bought again soon: a week later they may see ads again.",
+            ("suppression",),
+            (Number("days", "Bought in the last", 7, 1, 90, "days"),),
+            ("purchase",),
+            _bought,
+            "purchasers",
+        ),
+        Recipe(
             "cart",
-            "Left a cart",
-            "Put something in the cart and did not buy. 4 to 24 hours leave a platform time to match and still catch the moment.",
+            "Cart abandonment, 4 to 24 hours",
+            "Put something in the cart, left it there and did not buy. 4 to 24 hours let them finish by themselves, leave a platform time to match and still catch the moment.",
             _ADS,
-            (Number("hours", "Cart in the last", 24, 4, 168, "hours"), _QUIET),
+            (
+                Number("hours", "Cart in the last", 24, 5, 168, "hours"),
+                Number("still", "Cart untouched for", 4, 0, 23, "hours"),
+                _QUIET,
+            ),
             ("cart", "purchase"),
             _cart,
             "cart",
         ),
         Recipe(
             "browse",
-            "Looked, no cart",
+            "Browse abandonment",
             "Looked at products, put nothing in the cart, bought nothing.",
             _ADS,
             (
@@ -155,7 +172,7 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             "viewed",
-            "Looked three times or more",
+            "Viewed 3+ times",
             "Came back to look again and again. More intent than one look, as easily said.",
             _ADS,
             (
@@ -195,7 +212,7 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             "replenish",
-            "About due again",
+            "Replenishment",
             "The last purchase lies between the two: about the time when it runs out.",
             _ADS,
             (
@@ -208,7 +225,7 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             "vip",
-            "Best customers",
+            "VIP: best customers",
             "Who spent the most, in the workspace's currency.",
             _ALL,
             (
@@ -221,7 +238,7 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         Recipe(
             "seed",
-            "Repeat buyers",
+            "Lookalike seed: repeat buyers",
             "Bought again and again: the people to find more of.",
             ("lookalike", "analytics", "warehouse"),
             (

@@ -13,6 +13,26 @@ NAMES = {"purchase": "purchase", "cart": "add_to_cart", "view": "product_viewed"
 ALL = sorted(recipes.RECIPES)
 
 
+@pytest.fixture
+def shop(db):
+    """One person for each recipe, and one for none."""
+    now = clock.now_us()
+    for id in ("cart", "browse", "viewed", "repeat", "lapsed", "due", "fresh", "nobody"):
+        identify(id, email=f"{id}@example.com")
+    track("cart", "add_to_cart", now - 5 * HOUR)
+    for times in range(2):
+        track("browse", "product_viewed", now - DAY - times * HOUR)
+    for times in range(3):
+        track("viewed", "product_viewed", now - 10 * DAY - times * HOUR)
+    for days in (70, 80):
+        track("repeat", "purchase", now - days * DAY, value=400)
+    track("lapsed", "purchase", now - 100 * DAY, value=10)
+    track("due", "purchase", now - 45 * DAY, value=20)
+    track("fresh", "purchase", now - 2 * DAY, value=5)
+    track("fresh", "add_to_cart", now - 3 * HOUR)
+    until_counted()
+
+
 def tree(key, **turned):
     return grammar.parse(recipes.RECIPES[key].rule(turned, NAMES))
 
@@ -44,6 +64,20 @@ def test_replenishment_looks_further_back_with_its_second_number():
         recipes.RECIPES["replenish"].rule({"from": 60, "to": 60}, NAMES)
 
 
+def test_a_cart_is_abandoned_once_it_was_left_alone_and_not_while_somebody_still_shops(shop):
+    now = clock.now_us()
+    track("nobody", "add_to_cart", now - 5 * HOUR)
+    track("nobody", "add_to_cart", now - HOUR)
+    until_counted()
+    trees = {"usual": tree("cart"), "at once": tree("cart", still=0)}
+    with refreshes.pinned(now) as pin:
+        found = evaluate.compute(trees, pin, engines.current(), {})
+    assert set(found["usual"].members) == numbers("cart")
+    assert set(found["at once"].members) == numbers("cart", "nobody")
+    with pytest.raises(ValueError, match="untouched"):
+        recipes.RECIPES["cart"].rule({"hours": 6, "still": 6}, NAMES)
+
+
 @pytest.mark.parametrize("key", ALL)
 def test_a_recipe_without_its_event_says_which(key):
     recipe = recipes.RECIPES[key]
@@ -64,28 +98,8 @@ def test_the_workspaces_own_names_are_guessed_and_never_made_up():
 def test_every_purpose_has_a_recipe_and_suppression_has_the_buyers():
     for purpose in ("retargeting", "suppression", "lookalike", "analytics", "warehouse"):
         assert recipes.for_purpose(purpose)
-    assert [recipe.key for recipe in recipes.for_purpose("suppression")] == ["bought"]
-    assert recipes.RECIPES["bought"].numbers[0].usual == 14
-
-
-@pytest.fixture
-def shop(db):
-    """One person for each recipe, and one for none."""
-    now = clock.now_us()
-    for id in ("cart", "browse", "viewed", "repeat", "lapsed", "due", "fresh", "nobody"):
-        identify(id, email=f"{id}@example.com")
-    track("cart", "add_to_cart", now - 5 * HOUR)
-    for times in range(2):
-        track("browse", "product_viewed", now - DAY - times * HOUR)
-    for times in range(3):
-        track("viewed", "product_viewed", now - 10 * DAY - times * HOUR)
-    for days in (70, 80):
-        track("repeat", "purchase", now - days * DAY, value=400)
-    track("lapsed", "purchase", now - 100 * DAY, value=10)
-    track("due", "purchase", now - 45 * DAY, value=20)
-    track("fresh", "purchase", now - 2 * DAY, value=5)
-    track("fresh", "add_to_cart", now - 3 * HOUR)
-    until_counted()
+    suppression = [(recipe.key, recipe.numbers[0].usual) for recipe in recipes.for_purpose("suppression")]
+    assert suppression == [("bought", 14), ("bought_week", 7)]
 
 
 def test_they_find_whom_they_say(shop):
@@ -95,6 +109,7 @@ def test_they_find_whom_they_say(shop):
     found = {key: set(computed.members) for key, computed in found.items()}
     assert found == {
         "bought": numbers("fresh"),
+        "bought_week": numbers("fresh"),
         "cart": numbers("cart"),
         "browse": numbers("browse"),
         "viewed": numbers("viewed"),
@@ -146,6 +161,7 @@ def test_the_ways_out_of_a_rule_are_said_and_none_is_made_up(rule, ways):
 
 
 def test_leaving_by_buying_is_known_by_its_event():
-    assert exits.by_deed(tree("cart")) == {"purchase"}
+    assert exits.by_deed(tree("cart")) == {"purchase", "add_to_cart"}
+    assert exits.by_deed(tree("viewed")) == {"purchase"}
     assert exits.by_deed(tree("vip")) == frozenset()
     assert exits.by_deed(grammar.parse({"not": {"event": "buy", "within": "3d"}})) == {"buy"}
