@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from audiences import findings, suggestions, vocabulary
+from audiences import findings, suggestions
 from audiences.models import Audience
-from audiences.segments import explain, outline, recipes
+from audiences.segments import explain, outline
 from audiences.segments.lint import Finding
 from audiences.segments.outline import Item
 from audiences.segments.outline_edits import MAX_DEPTH
 from audiences.segments.outline_items import GROUPS, ROOT, Problem, is_group, meant
-from audiences.segments.recipes import Recipe
 from audiences.segments.tree import Node
 from audiences.services import versions
 from audiences.suggestions import Name, Offered
@@ -104,20 +103,6 @@ def of(audience: Audience, edited: Item) -> Editing:
         doubts.setdefault(outline.place_of(edited, doubt.path) if doubt.path else ROOT, []).append(doubt)
     root = _Shown(_by_item(by_field), doubts, offered).place(edited, ROOT)
     return Editing(edited, tree, problems, root, offered.lists)
-
-
-def offered(audience: Audience) -> tuple[Recipe, ...]:
-    """The recipes to start from."""
-    return recipes.for_purpose(audience.purpose)
-
-
-def by_recipe(key: str) -> Item | None:
-    """A recipe's rule with its usual numbers and this workspace's names. None: there is no such recipe. Raises ValueError in words."""
-    recipe = recipes.RECIPES.get(key)
-    if recipe is None:
-        return None
-    known = vocabulary.known()
-    return outline.of_tree(versions.parse(recipe.rule({}, recipes.guess(recipe, known.events, known.properties))))
 
 
 def fixed(audience: Audience, edited: Item, which: str) -> Item:

@@ -9,10 +9,10 @@ from audiences import clock, vocabulary
 from audiences.models import Audience, User
 from audiences.people import engines
 from audiences.people.engines.base import UnreadableLake
-from audiences.segments import exits, explain, grammar
+from audiences.segments import exits, explain, grammar, outline
 from audiences.segments.recipes import Recipe
 from audiences.segments.tree import Node
-from audiences.services import audiences, gate, refreshes, versions
+from audiences.services import audiences, drafts, gate, refreshes, versions
 from audiences.services.audiences import AudienceRefused
 from audiences.vocabulary import Problem
 from destinations import identities
@@ -146,6 +146,38 @@ def publish(
         draft = versions.save_draft(actor=actor, audience=audience, segment=tree)
         versions.publish(actor=actor, version=draft, reason=reason or "First version, from the set-up", impact=impact)
     return Audience.objects.select_related("live_version").get(pk=audience.pk)
+
+
+def begin(
+    *,
+    actor: User,
+    audience: Audience | None,
+    steps: Sequence[Node],
+    key: str,
+    purpose: str,
+    name: str = "",
+    description: str = "",
+) -> Audience:
+    """The audience (made where there is none yet) with a draft that has become what the last of these says, each a step that can be undone.
+    Whoever makes it owns it until step 7 says otherwise. Raises AudienceRefused and changes nothing."""
+    with transaction.atomic():
+        if audience is None:
+            audience = audiences.create(
+                actor=actor,
+                key=key,
+                purpose=purpose,
+                name=name,
+                description=description,
+                definition_owner=actor,
+                sync_owner=actor,
+                alert_owner=actor,
+            )
+        for tree in steps:
+            now = drafts.current(audience)
+            drafts.save(
+                actor=actor, audience=audience, edited=outline.of_tree(tree), number=now.number, revision=now.revision
+            )
+    return audience
 
 
 def _checked(tree: Node, audience: Audience | None) -> Draft:

@@ -15,7 +15,7 @@ from destinations.models import Destination
 from destinations.models import Mapping as Connection
 from qa import pairs
 
-JSON = "json"
+JSON, BUILD = "json", "build"  # instead of a recipe: pasted, or built rule by rule
 LONGEST_RULE = 200_000  # characters that a pasted rule may have
 _NEW = "new:"  # before a platform's kind: an account there that is still to be connected
 
@@ -108,8 +108,15 @@ class RecipeForm(forms.Form):
     def guessed_all(self) -> bool:
         return all(field.initial for name, field in self.fields.items() if name.startswith("e_"))
 
-    def chosen(self) -> tuple[dict[str, int], dict[str, str]]:
-        """(numbers, names), once valid."""
+    def values(self) -> tuple[dict[str, int], dict[str, str]] | None:
+        """(numbers, names) as they stand, of an untouched form the usual ones; None where something is wrong or still to be chosen."""
+        if self.is_bound:
+            return self._chosen_values() if self.is_valid() else None
+        if not self.guessed_all:
+            return None
+        return {}, {name[2:]: str(field.initial) for name, field in self.fields.items() if name.startswith("e_")}
+
+    def _chosen_values(self) -> tuple[dict[str, int], dict[str, str]]:
         values = self.cleaned_data.items()
         return (
             {name[2:]: value for name, value in values if name.startswith("n_")},
@@ -212,6 +219,41 @@ class OwnersForm(forms.Form):
             assert isinstance(field, forms.ModelChoiceField)
             field.queryset = people
             field.initial = getattr(audience, f"{name}_id")
+
+
+class PairingForm(forms.Form):
+    """The suppression pair beside a template: one that is there already, a new one, or none for now."""
+
+    pair = forms.ChoiceField(
+        widget=forms.RadioSelect, required=False, error_messages={"invalid_choice": "That pair is no longer offered."}
+    )
+    days = forms.IntegerField(
+        required=False,
+        min_value=pairs.DAYS[0],
+        max_value=pairs.DAYS[-1],
+        initial=pairs.USUAL,
+        label="Days",
+        widget=forms.NumberInput(attrs={"class": "number"}),
+    )
+
+    def __init__(self, *args: Any, event: str, alike: Sequence[pairs.Alike], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["pair"]
+        assert isinstance(field, forms.ChoiceField)
+        links = [(f"link:{one.audience.key}", one.audience.key) for one in alike]
+        field.choices = [*links, *([("make", "make")] if event else []), ("later", "later")]
+        self.initial.setdefault("pair", field.choices[0][0])
+
+    @property
+    def chosen_key(self) -> str:
+        """The audience that is chosen to be linked, if one is."""
+        return str(self["pair"].value() or "").partition("link:")[2]
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or {}
+        if values.get("pair") == "make" and "days" in values and values["days"] is None:
+            self.add_error("days", f"Say how many days, from {pairs.DAYS[0]} to {pairs.DAYS[-1]}.")
+        return values
 
 
 class PairForm(forms.Form):

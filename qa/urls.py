@@ -10,6 +10,7 @@ from qa.views import (
     home,
     mail,
     people,
+    recipes,
     replacements,
     review,
     sample,
@@ -29,6 +30,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("audiences/new/", setup.new, name="new-audience"),  # before the audiences' own: no key is "new"
     path("audiences/<slug:key>/setup/", setup.of_audience, name="setup"),
     path("audiences/<slug:key>/pair/", setup.pair, name="pair"),
+    path("audiences/<slug:key>/templates/", recipes.templates, name="templates"),
     path("setup-steps/", setup.setups, name="setups"),
     path("setup-steps/connect/<str:token>/", setup.engineer, name="engineer"),
     path("setup-steps/<int:pk>/discard/", setup.discard, name="discard-setup"),

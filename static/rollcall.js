@@ -269,6 +269,8 @@ document.addEventListener("click", (event) => {
   let field = null;
   let list = null;
   let at = -1;
+  let whole = false; // all names are listed, whatever is typed
+  let again = null; // the mark of a list that was open when the form was swapped
   const line = () => {
     if (field.tagName !== "TEXTAREA") return [0, field.value.length];
     const start = field.value.lastIndexOf("\n", field.selectionStart - 1) + 1;
@@ -288,6 +290,7 @@ document.addEventListener("click", (event) => {
   };
   const open = (all) => {
     close();
+    whole = all;
     const names = [...(document.getElementById(field.dataset.list)?.options || [])];
     const typed = field.value.slice(...line()).trim().toLowerCase();
     const like = all ? names : names.filter(({ value }) => value.toLowerCase().includes(typed));
@@ -325,6 +328,14 @@ document.addEventListener("click", (event) => {
     field.removeAttribute("list");
     for (const [name, value] of Object.entries({ role: "combobox", "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": "offers" })) field.setAttribute(name, value);
     if (!field.value) open(true);
+  });
+  document.addEventListener("htmx:beforeSwap", ({ target }) => {
+    if (target.id === "rules") again = list && document.activeElement === field ? at : null;
+  });
+  document.addEventListener("htmx:afterSwap", ({ target }) => {
+    if (target.id !== "rules" || again === null || document.activeElement !== field) return;
+    open(whole);
+    if (list) mark(Math.min(again, list.children.length - 1));
   });
   document.addEventListener("input", ({ target }) => target === field && open(!field.value));
   document.addEventListener("mousedown", (event) => {

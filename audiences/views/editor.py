@@ -14,14 +14,14 @@ from django_htmx.http import HttpResponseClientRedirect, reswap, retarget, trigg
 from audiences import editing
 from audiences.access import requires
 from audiences.models import Audience
-from audiences.segments import grammar, outline
+from audiences.segments import grammar, outline, recipes
 from audiences.segments.outline import Item
 from audiences.segments.outline_edits import DEEDS
-from audiences.segments.recipes import RECIPES
+from audiences.segments.outline_items import ROOT
 from audiences.services import drafts
 from audiences.services.audiences import AudienceRefused
 from audiences.services.drafts import Conflict, Draft
-from audiences.views.page import actor, page, wants_fragment
+from audiences.views.page import actor, page, undoable, wants_fragment
 from audiences.vocabulary import rule
 
 TEMPLATE, CONFLICT = "editor/editor.html", "editor/conflict.html"
@@ -38,7 +38,15 @@ def editor(request: HttpRequest, key: str) -> HttpResponse:
     if request.method != "POST":
         return _shown(request, audience, drafts.current(audience), focus=request.GET.get("focus", "")[:200])
     deed, _, place = request.POST.get("do", "").partition(":")
-    edited = outline.of_post(request.POST)
+    elsewhere = f"{ROOT}.kind" not in request.POST  # pressed on another page, about the draft as it was shown there
+    if elsewhere:
+        now = drafts.current(audience)
+        if (now.number, now.revision) != (_whole(request, "number"), _whole(request, "revision")):
+            messages.warning(request, "The draft has been changed since that page was loaded, so nothing is done.")
+            return redirect(request.path)
+        edited = now.outline
+    else:
+        edited = outline.of_post(request.POST)
     try:
         draft, focus = _done(request, audience, edited, deed, place)
     except Conflict as conflict:
@@ -60,11 +68,19 @@ def editor(request: HttpRequest, key: str) -> HttpResponse:
             return _shown(request, audience, draft, focus=shown.problems[0].path, status=422)
         if deed == "review":
             return _go(request, reverse("qa:review", args=[key]) if draft.version else "")
+    if deed == "template":
+        return _go(request, f"{reverse('qa:templates', args=[key])}?{urlencode({'recipe': place})}")
     if wants_fragment(request):
         answer = _shown(request, audience, draft, focus=focus)
         return trigger_client_event(answer, "rule-changed")
     if deed == "save":
         messages.success(request, "The draft is saved.")
+    elif elsewhere and deed == "fix":
+        stands = {"number": str(draft.number), "revision": str(draft.revision)}
+        if draft.outline == edited:
+            messages.info(request, "There is nothing left to be put right there.")
+        else:
+            undoable(request, "The rule is put right in the draft.", request.path, do="undo", **stands)
     return redirect(f"{request.path}?{urlencode({'focus': focus})}#{focus}" if focus else request.path)
 
 
@@ -78,8 +94,6 @@ def _done(request: HttpRequest, audience: Audience, edited: Item, deed: str, pla
         return do(actor=who, audience=audience, number=kept.number, revision=kept.revision), ""
     if deed in DEEDS:
         edited, focus = outline.edited(edited, deed, place)
-    elif deed == "recipe" and place in RECIPES:
-        edited = editing.by_recipe(place) or edited
     elif deed == "live" and audience.live_version is not None:
         edited = outline.of_tree(rule(audience.live_version.segment))
     elif deed == "fix":
@@ -100,7 +114,7 @@ def _shown(
         "saved": draft.saved,
         "editing": shown,
         "root": shown.root,
-        "recipes": editing.offered(audience),
+        "recipes": recipes.for_purpose(audience.purpose),
         "json": request.POST.get("json", "") if json_error else text,
         "json_error": json_error,
         "focus": editing.focus_of(draft.outline, focus) if focus else "",

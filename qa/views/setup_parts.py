@@ -7,8 +7,12 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
-from audiences import vocabulary
+from audiences import naming, rule_names, vocabulary
 from audiences.models import Audience
+from audiences.naming_forms import NameBuilder
+from audiences.segments import gist
+from audiences.segments.tree import Node
+from audiences.services import naming as naming_service
 from destinations import queries
 from destinations.connectors import registry
 from destinations.services import Refused
@@ -78,3 +82,27 @@ def show(refused: Refused, form: forms.Form) -> None:
 def first(request: HttpRequest, standing: Standing, name: str, words: str) -> HttpResponse:
     messages.info(request, words)
     return redirect("qa:setup-step", standing.setup.pk, name)
+
+
+def name_by_rule(
+    audience: Audience | None, posted: Any, tree: Node | None, *, channel: str, suggested: str, counting: bool
+) -> tuple[NameBuilder | None, str, bool]:
+    """(the name from drop-downs, the window that the rule suggests, whether the name follows it just now): the window in the name goes
+    with the number in the rule for as long as nobody has chosen another. Without a convention there is none."""
+    convention = naming_service.current()
+    if convention is None:
+        return None, "", False
+    about = gist.of(tree) if tree is not None else None
+    told = rule_names.told(convention, about) if about else {}
+    tokens = {**naming.guess(convention, suggested, channel=channel), **told}
+    window = convention.of_kind(naming.WINDOW)
+    said = tokens.get(window.name, "") if window else ""
+    if not counting:
+        return NameBuilder.of(audience, posted, channel=channel, tokens=tokens, about=about), said, False
+    chosen = {token.name: posted.get(f"name-{token.name}", "")[:100] for token in convention.tokens}
+    before, renamed = posted.get("window_said"), False
+    if window and before is not None and before != said and chosen[window.name] == before:
+        chosen[window.name], renamed = said, True
+    builder = NameBuilder.of(audience, None, tokens={**tokens, **chosen}, about=about)
+    builder.initial.update({name: posted.get(f"name-{name}", "")[:500] for name in naming.RESERVED})
+    return builder, said, renamed

@@ -1,4 +1,4 @@
-"""Step 3 of a set-up: a rule by a recipe or as JSON, seen in words and counted before it is published; and the pair beside it."""
+"""Step 3 of a set-up: a rule by a recipe, built or pasted, seen in words and counted before it is published; and the pair beside it."""
 
 from typing import Any
 
@@ -8,20 +8,19 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
-from audiences import findings, naming, rule_names, vocabulary
+from audiences import findings, vocabulary
 from audiences.access import may, who_may
 from audiences.models import Audience
 from audiences.naming_forms import NameBuilder
 from audiences.queries import rule_as_json
-from audiences.segments import gist, grammar, recipes
+from audiences.segments import grammar, recipes
 from audiences.segments.lint import Finding
-from audiences.segments.tree import Node
-from audiences.services import naming as naming_service
+from audiences.services import drafts
 from audiences.services.audiences import AudienceRefused
 from audiences.views.page import actor
 from qa import drafting, pairs, setup, setup_forms
 from qa.setup import Standing
-from qa.views.setup_parts import Result, first, pair_offer
+from qa.views.setup_parts import Result, first, name_by_rule, pair_offer
 
 
 def segment(request: HttpRequest, standing: Standing) -> Result:
@@ -32,31 +31,42 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
     offered = recipes.for_purpose(standing.setup.purpose)
     asked = request.POST.get("recipe") or request.GET.get("recipe", "")
     if not asked:
-        asked = setup_forms.JSON if standing.tree is not None else offered[0].key if offered else setup_forms.JSON
+        asked = setup_forms.JSON if standing.tree is not None else offered[0].key if offered else setup_forms.BUILD
     recipe = recipes.RECIPES.get(asked)
     posted = request.POST if request.method == "POST" else None
-    rule: setup_forms.RecipeForm | setup_forms.TextForm
-    if recipe is not None:
+    rule: setup_forms.RecipeForm | setup_forms.TextForm | None
+    if asked == setup_forms.BUILD:
+        rule = None
+    elif recipe is not None:
         rule = setup_forms.RecipeForm(posted, recipe=recipe, events=events, properties=properties)
     else:
         rule = setup_forms.TextForm(
             posted, initial={"rule": rule_as_json(standing.audience) if standing.audience else ""}
         )
-    counting = request.POST.get("act") == "count" or "HX-Request" in request.headers
+    act = request.POST.get("act", "")
+    counting = act == "count" or "HX-Request" in request.headers
+    onwards = act == "build" or act.startswith("fix:")
     audience = standing.audience
     draft = _draft(rule, recipe, audience)
     name, builder, said, renamed = None, None, "", False
     if audience is None:
         suggested = _suggested(standing, recipe, rule)
-        builder, said, renamed = _builder(standing, suggested, posted, draft.tree, counting=counting)
+        builder, said, renamed = name_by_rule(
+            None, posted, draft.tree, channel=standing.kind, suggested=suggested, counting=counting
+        )
         initial = {"key": "" if builder else suggested, **_typed(posted)}
         name = setup_forms.NameForm(None if counting else posted, initial=initial, named=builder is not None)
     building = posted is not None and NameBuilder.build_only(posted)
     publishing = posted is not None and not counting and not building
-    if publishing:
-        if not may(request.user, "audience.publish"):
-            raise PermissionDenied(f"This needs the role {who_may('audience.publish')}.")
-        if rule.is_valid() and draft.sound and _named(name, builder):
+    if onwards and not counting:
+        _needs(request, "audience.edit")
+        if (rule is None or (rule.is_valid() and draft.tree is not None)) and _named(name, builder):
+            done = _build(request, standing, draft, name, builder)
+            if done is not None:
+                return done
+    elif publishing:
+        _needs(request, "audience.publish")
+        if rule is not None and rule.is_valid() and draft.sound and _named(name, builder):
             done = _publish(request, standing, draft, name, builder)
             if done is not None:
                 return done
@@ -66,6 +76,7 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
     return {
         "recipes": offered,
         "recipe": recipe,
+        "way": asked if rule is None or recipe is None else recipe.key,
         "rule": rule,
         "name": name,
         "builder": builder,
@@ -77,6 +88,7 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
         "findings": _findings(standing, draft),
         "seen": audience.live_version.number if audience and audience.live_version else 0,
         "pair": pair_offer(standing),
+        "under_way": drafts.current(audience) if audience and not audience.live_version else None,
         "no_people": not events,
         "fragment": "preview" if counting else "",
         "status": 422 if publishing else 200,
@@ -88,30 +100,6 @@ def _findings(standing: Standing, draft: drafting.Draft) -> tuple[Finding, ...]:
     if not draft.sound or draft.tree is None:
         return ()
     return findings.of(standing.audience or Audience(purpose=standing.setup.purpose), draft.tree)
-
-
-def _builder(
-    standing: Standing, suggested: str, posted: Any, tree: Node | None, *, counting: bool
-) -> tuple[NameBuilder | None, str, bool]:
-    """(the name from drop-downs, the window that the rule suggests, whether the name follows it just now): the window in the name goes
-    with the number in the rule for as long as nobody has chosen another. Without a convention there is none."""
-    convention = naming_service.current()
-    if convention is None:
-        return None, "", False
-    about = gist.of(tree) if tree is not None else None
-    told = rule_names.told(convention, about) if about else {}
-    tokens = {**naming.guess(convention, suggested, channel=standing.kind), **told}
-    window = convention.of_kind(naming.WINDOW)
-    said = tokens.get(window.name, "") if window else ""
-    if not counting:
-        return NameBuilder.of(None, posted, channel=standing.kind, tokens=tokens, about=about), said, False
-    chosen = {token.name: posted.get(f"name-{token.name}", "")[:100] for token in convention.tokens}
-    before, renamed = posted.get("window_said"), False
-    if window and before is not None and before != said and chosen[window.name] == before:
-        chosen[window.name], renamed = said, True
-    builder = NameBuilder.of(None, None, tokens={**tokens, **chosen}, about=about)
-    builder.initial.update({name: posted.get(f"name-{name}", "")[:500] for name in naming.RESERVED})
-    return builder, said, renamed
 
 
 def _named(name: setup_forms.NameForm | None, builder: NameBuilder | None) -> bool:
@@ -135,18 +123,60 @@ def _typed(posted: Any) -> dict[str, str]:
 
 
 def _draft(
-    rule: setup_forms.RecipeForm | setup_forms.TextForm, recipe: recipes.Recipe | None, audience: Audience | None
+    rule: setup_forms.RecipeForm | setup_forms.TextForm | None, recipe: recipes.Recipe | None, audience: Audience | None
 ) -> drafting.Draft:
     """The rule as it stands in the form; of an untouched one, as it would be."""
-    if rule.is_bound and not rule.is_valid():
+    if rule is None or (rule.is_bound and not rule.is_valid()):
         return drafting.Draft(None)
     if isinstance(rule, setup_forms.TextForm) or recipe is None:
         text = rule.cleaned_data["rule"] if rule.is_bound else str(rule["rule"].initial or "")
         return drafting.by_text(text, audience) if text.strip() else drafting.Draft(None)
-    if rule.is_bound:
-        return drafting.by_recipe(recipe, *rule.chosen(), audience)
-    usual = {name[2:]: str(field.initial or "") for name, field in rule.fields.items() if name.startswith("e_")}
-    return drafting.by_recipe(recipe, {}, usual, audience) if rule.guessed_all else drafting.Draft(None)
+    values = rule.values()
+    return drafting.by_recipe(recipe, *values, audience) if values else drafting.Draft(None)
+
+
+def _needs(request: HttpRequest, what: str) -> None:
+    if not may(request.user, what):
+        raise PermissionDenied(f"This needs the role {who_may(what)}.")
+
+
+def _build(
+    request: HttpRequest,
+    standing: Standing,
+    draft: drafting.Draft,
+    name: setup_forms.NameForm | None,
+    builder: NameBuilder | None,
+) -> HttpResponse | None:
+    """On to the rule builder, with the rule as it stands in the form as the draft, or without the finding whose button was pressed."""
+    which = request.POST.get("act", "").partition("fix:")[2]
+    fix = next((one.fix for one in _findings(standing, draft) if which and f"{one.code}:{one.path}" == which), None)
+    try:
+        audience = drafting.begin(
+            actor=actor(request),
+            audience=standing.audience,
+            steps=[tree for tree in (draft.tree, fix) if tree is not None],
+            purpose=standing.setup.purpose,
+            name=builder.name if builder else "",
+            **(name.cleaned_data if name else {"key": ""}),
+        )
+    except AudienceRefused as refused:
+        _say(request, refused, name, "Not kept")
+        return None
+    if builder is not None and not builder.save(actor=actor(request), audience=audience):
+        messages.warning(request, "Its name was not kept: " + " ".join(map(str, builder.non_field_errors())))
+    setup.take_rule(actor=actor(request), setup=standing.setup, audience=audience)
+    if fix is not None:
+        messages.success(request, "The rule is put right in the draft. Undo takes it back.")
+    return redirect("audiences:edit", audience.key)
+
+
+def _say(request: HttpRequest, refused: AudienceRefused, name: setup_forms.NameForm | None, what: str) -> None:
+    """Each problem at its field, or as a message."""
+    for problem in refused.problems:
+        if name is not None and problem.path in name.fields:
+            name.add_error(problem.path, problem.words)
+        else:
+            messages.error(request, f"{what}: {problem}.")
 
 
 def _publish(
@@ -171,11 +201,7 @@ def _publish(
             **values,
         )
     except AudienceRefused as refused:
-        for problem in refused.problems:
-            if name is not None and problem.path in name.fields:
-                name.add_error(problem.path, problem.words)
-            else:
-                messages.error(request, f"Not published: {problem}.")
+        _say(request, refused, name, "Not published")
         return None
     if builder is not None and not builder.save(actor=actor(request), audience=audience):
         messages.warning(request, "Its name was not kept: " + " ".join(map(str, builder.non_field_errors())))
@@ -196,10 +222,10 @@ def _window(number: int, *, in_hours: bool) -> str:
     return f"{number // 24 if in_hours else number}d"
 
 
-def _suggested(standing: Standing, recipe: recipes.Recipe | None, rule: forms.Form) -> str:
+def _suggested(standing: Standing, recipe: recipes.Recipe | None, rule: forms.Form | None) -> str:
     """A key that nobody has: channel, job, intent, window."""
     window = ""
-    if recipe is not None:
+    if recipe is not None and rule is not None:
         window_of = next((number for number in recipe.numbers if number.name in ("hours", "days", "to")), None)
         if window_of is not None:
             given = str(rule["n_" + window_of.name].value())

@@ -241,6 +241,35 @@ def test_what_is_doubtful_is_said_at_its_rule_and_put_right_by_one_press(world, 
     assert form_at(client, world.cart)["rule-0.window"] == "last"
 
 
+def test_it_is_put_right_from_the_drafts_page_too_and_taken_back(world, client):
+    draft = versions.save_draft(
+        actor=world.users["marketer"], audience=world.cart, segment={"event": "add_to_cart", "count": {"at_least": 1}}
+    )
+    at = f"/audiences/{world.cart.key}/versions/{draft.number}/"
+    found = Form(client.get(at).content.decode())
+    (fix,) = [value for value in found.buttons if value.startswith("fix:no-time-window:")]
+    pressed = {"do": fix, "number": found.fields["number"], "revision": found.fields["revision"]}
+    page = client.post(address(world.cart), pressed, follow=True).content.decode()
+    assert "The rule is put right in the draft." in page and ">Undo<" in page
+    assert form_at(client, world.cart)["rule-0.window"] == "last"
+    stale = client.post(address(world.cart), pressed, follow=True).content.decode()
+    assert "has been changed since that page was loaded, so nothing is done" in stale
+    now = drafts.current(world.cart)
+    client.post(address(world.cart), {"do": "undo", "number": str(now.number), "revision": str(now.revision)})
+    assert form_at(client, world.cart)["rule-0.window"] == "ever"
+    gone = {"do": "fix:no-time-window:nowhere", "number": str(now.number), "revision": str(now.revision + 1)}
+    assert "nothing left to be put right" in client.post(address(world.cart), gone, follow=True).content.decode()
+
+
+def test_a_button_of_another_page_never_empties_the_draft(world, client):
+    before = form_at(client, world.cart)
+    for do in ("save", "undo", "redo", "remove:rule-0", "review", ""):
+        client.post(address(world.cart), {"do": do, "number": "7", "revision": "7"})
+    assert form_at(client, world.cart) == before and world.cart.versions.count() == 1
+    client.post(address(world.cart), {"do": "save"})
+    assert form_at(client, world.cart) == before
+
+
 def test_hostile_names_are_text(world, client):
     evil = '"><img src=x onerror=alert(1)>'
     answer = press(client, world.cart, "save", **{"rule-0.event": evil})
@@ -255,9 +284,8 @@ def test_forged_buttons_change_nothing(world, client, do):
     assert form_at(client, world.cart) == before
 
 
-def test_a_recipe_the_live_rule_and_json_replace_the_rule(world, client):
-    press(client, world.cart, "recipe:bought")
-    assert form_at(client, world.cart)["rule-0.event"] == "purchase"
+def test_the_live_rule_and_json_replace_the_rule(world, client):
+    press(client, world.cart, "remove:rule-1")
     press(client, world.cart, "live")
     assert form_at(client, world.cart)["rule-1.times"] == "zero"
     press(client, world.cart, "paste", json='{"list": "staff"}')

@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 from playwright.sync_api import expect
 
-from audiences.models import AttributeName
+from audiences.models import AttributeName, Audience
 from audiences.people import survey
 from audiences.segments import grammar
-from audiences.services import drafts, versions
+from audiences.services import audiences, drafts, versions
 from tests import filled
 from tests.browser.test_pages import problems
 
@@ -241,6 +241,40 @@ def test_of_many_values_the_line_with_the_cursor_is_chosen_for(world, open_as):
     page.keyboard.press("Enter")
     expect(values).to_have_value("old\nfree")
     expect(page.locator("#said")).to_contain_text("free")
+    assert page.complaints == []
+
+
+def test_a_template_is_picked_turned_named_and_paired_and_taken_back(world, open_as):
+    owner = world.users["marketer"]
+    audiences.create(
+        actor=owner, key="fresh", purpose="retargeting", definition_owner=owner, sync_owner=owner, alert_owner=owner
+    )
+    page = open_as("marketer")
+    page.goto("/audiences/fresh/edit/")
+    page.get_by_role("button", name="Pick a template").click()
+    page.get_by_role("link", name="Win back, 60 days").click()
+    preview = page.locator("#preview")
+    expect(preview).to_contain_text("did not do “purchase” in the last 60 days")
+    page.get_by_label("Nothing bought for").fill("90")
+    page.get_by_label("Nothing bought for").press("Tab")
+    expect(preview).to_contain_text("did not do “purchase” in the last 90 days")
+    expect(page.get_by_label("Window")).to_have_value("90d")
+    page.get_by_label("Channel").select_option("meta")
+    page.get_by_label("Intent").select_option("winback")
+    expect(page.locator("#built-name")).to_contain_text("meta_winback_90d_v1")
+    expect(page.get_by_label(f"Link {world.buyers.key}")).to_be_checked()
+    page.get_by_label("Make another").check()
+    assert problems(page) == []
+    page.get_by_role("button", name="Use it").click()
+    page.wait_for_url("**/edit/")
+    toast = page.locator(".toast")
+    expect(toast).to_contain_text("suppress_purchasers_14d is linked")
+    expect(page.locator("#said")).to_contain_text("in the last 90 days")
+    toast.get_by_role("button", name="Undo the rule").click()
+    expect(page.locator("#said")).to_contain_text("fields are still open")
+    fresh = Audience.objects.get(key="fresh")
+    assert fresh.name == "meta_winback_90d_v1"
+    assert fresh.excluded_by.get().live_version.sentence.endswith("in the last 14 days.")
     assert page.complaints == []
 
 

@@ -49,6 +49,8 @@ def test_the_seven_steps_to_a_rehearsal_and_live(world, account, open_as):
 
     # The count follows the numbers as they are turned, and nothing is published by it.
     expect(page.locator("#preview")).to_contain_text("in the last 24 hours")
+    page.get_by_label("Cart untouched for").fill("0")  # they are shopping at this very moment
+    page.get_by_label("Cart untouched for").press("Tab")
     expect(page.locator("#preview .value").first).to_have_text("1")
     page.get_by_label("Cart in the last").fill("3")
     page.get_by_label("Cart in the last").press("Tab")
@@ -69,6 +71,7 @@ def test_the_seven_steps_to_a_rehearsal_and_live(world, account, open_as):
     expect(page.locator("#preview")).to_contain_text("in the last 2 days")
     expect(page.get_by_label("Window")).to_have_value("3d")
     page.get_by_label("Intent").select_option("cart")
+    page.get_by_label("Why it says another than the rule").fill("Three days is what the campaign is called")
     page.get_by_role("textbox", name="Key").fill("meta_cart_48h")
     page.get_by_role("button", name="Publish it").click()
 

@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from audiences.models import Audience, AuditEntry
+from audiences.services import drafts, versions
 from destinations.models import Destination, Mapping, Run
 from destinations.services import mappings
 from qa import setup
@@ -509,6 +510,54 @@ def test_what_is_doubtful_about_a_rule_is_said_as_it_is_written_and_does_not_kee
     form |= {"act": "publish", "seen": "0", **named("meta_stays")}
     assert client.post(at(row, "segment"), form).status_code == 302
     assert Audience.objects.get(key="meta_stays").live_version is not None
+
+
+def test_it_is_put_right_in_the_rule_builder_by_one_press_and_the_set_up_goes_on_from_there(world):
+    client = as_(world, "marketer")
+    row = begin(client)
+    client.post(at(row, "identity"), {"identifiers": ["email"]})
+    form = {"recipe": "json", "rule": '{"event": "add_to_cart"}', "act": "count", "seen": "0", **named("meta_stays")}
+    page = client.post(at(row, "segment"), form).content.decode()
+    assert 'name="act" value="fix:no-time-window:"' in page
+    nameless = {**form, "act": "fix:no-time-window:", "key": "", "name-own_name": ""}
+    assert client.post(at(row, "segment"), nameless).status_code == 422
+    answer = client.post(at(row, "segment"), {**form, "act": "fix:no-time-window:"})
+    assert answer.url == "/audiences/meta_stays/edit/"
+    made = Audience.objects.get(key="meta_stays")
+    assert made.live_version is None and "in the last 30 days" in made.versions.get().sentence
+    now = drafts.current(made)
+    drafts.undo(actor=world.users["marketer"], audience=made, number=now.number, revision=now.revision)
+    assert "30 days" not in made.versions.get().sentence
+    page = client.get(at(row, "segment")).content.decode()
+    assert "Go on in the rule builder" in page and "not published yet" in page
+    versions.publish(actor=world.users["marketer"], version=made.versions.get(), reason="Built")
+    assert client.get(f"/audiences/{made.key}/setup/").status_code == 200
+    assert setup.look(setup.find(row.pk)).current == "connect"
+
+
+def test_a_rule_is_built_without_any_json(world):
+    client = as_(world, "marketer")
+    row = begin(client)
+    page = client.get(at(row, "segment") + "?recipe=build").content.decode()
+    assert 'name="rule"' not in page and "Open the rule builder" in page
+    form = {"recipe": "build", "act": "build", **named("meta_mine")}
+    assert client.post(at(row, "segment"), form).url == "/audiences/meta_mine/edit/"
+    made = Audience.objects.get(key="meta_mine")
+    assert not made.versions.exists() and setup.look(setup.find(row.pk)).audience == made
+    assert "Pick a template" in client.get("/audiences/meta_mine/edit/").content.decode()
+    assert client.post(at(row, "segment"), {**form, **named("meta_mine")}).url == "/audiences/meta_mine/edit/"
+    assert as_(world, "operator").post(at(row, "segment"), form).status_code == 403
+
+
+def test_a_template_goes_on_in_the_rule_builder_and_what_is_wrong_with_it_is_said_first(world):
+    client = as_(world, "marketer")
+    row = begin(client)
+    assert client.post(at(row, "segment"), recipe("meta_cart_mine", act="build", n_hours="999")).status_code == 422
+    assert (
+        client.post(at(row, "segment"), recipe("meta_cart_mine", act="build")).url == "/audiences/meta_cart_mine/edit/"
+    )
+    made = Audience.objects.get(key="meta_cart_mine")
+    assert "add_to_cart" in made.versions.get().sentence
 
 
 @pytest.mark.parametrize("owner", ["", "0", "99999999", "x", "<img>"])
