@@ -71,8 +71,10 @@ def test_the_seven_steps_to_a_rehearsal_and_live(world, account, open_as):
     expect(page.locator("#preview")).to_contain_text("in the last 2 days")
     expect(page.get_by_label("Window")).to_have_value("3d")
     page.get_by_label("Intent").select_option("cart")
-    page.get_by_label("Why it says another than the rule").fill("Three days is what the campaign is called")
     page.get_by_role("textbox", name="Key").fill("meta_cart_48h")
+    page.get_by_role("button", name="Publish it").click()
+    # A name that says another window than the rule needs a reason.
+    page.get_by_label("Why it says another than the rule").fill("Three days is what the campaign is called")
     page.get_by_role("button", name="Publish it").click()
 
     # The pair is offered at once.
@@ -105,7 +107,7 @@ def test_the_seven_steps_to_a_rehearsal_and_live(world, account, open_as):
     live.get_by_role("button", name="Go live").click()
     expect(page).to_have_url(re.compile("/audiences/meta_cart_48h/$"))
     assert set(Mapping.objects.filter(destination=account).values_list("state", flat=True)) == {"live"}
-    assert page.complaints == []
+    assert [words for words in page.complaints if "422" not in words] == []
 
 
 def test_without_scripts_it_is_counted_by_a_button_and_goes_on_where_it_was_left(world, open_as):
