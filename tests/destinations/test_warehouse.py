@@ -8,11 +8,14 @@ import subprocess
 import sys
 import uuid
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import orjson
 import pytest
 from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
 from pyroaring import BitMap
 
 from audiences import clock, jobs
@@ -143,12 +146,17 @@ def test_whatever_happens_between_loads_the_warehouse_says_what_an_export_says(
     def unanswered():
         join()
         sandbox.dial("drop", platform="meta", account=account_number, times=1)
-        connected.sync()
+        connected.sync(patience=timedelta(0))
         sandbox.clear_dials()
 
     def told_again():
         Operation.objects.filter(open=True).update(reassert_at=clock.from_us(0))
         connected.sync()
+
+    def an_hour_passes():
+        """Calls are read again for an hour; after that only those that are not settled."""
+        recent = Operation.objects.filter(prepared_at__gt=timezone.now() - timedelta(hours=1))
+        recent.update(prepared_at=F("prepared_at") - timedelta(hours=2))
 
     def two(act):
         a, b = somebody(), somebody()
@@ -162,7 +170,7 @@ def test_whatever_happens_between_loads_the_warehouse_says_what_an_export_says(
         lambda: identify(somebody(), **{"in": dice.choice(("yes", "no"))}),
         lambda: two(merge),
         leave,
-        lambda: count(cart, other), lambda: count(cart), lambda: connected.sync(), hold_out, unanswered, told_again,
+        lambda: count(cart, other), lambda: count(cart), lambda: connected.sync(), hold_out, unanswered, told_again, an_hour_passes,
         lambda: lake.flush(), lambda: lake.compact(settle=True), lambda: lake.forget_removed(),
         lambda: Refresh.objects.filter(audience=other).exclude(membership__isnull=False).delete(),
     )  # fmt: skip
@@ -248,6 +256,24 @@ def test_a_load_killed_at_any_point_and_run_again_ends_equal(customer, tmp_path,
         there = comparable(table.name, customer.rows(table.name))
         assert [list(row) for row in there] == expected[table.name], table.name
     assert len(expected["memberships"]) >= 28
+
+
+def test_a_call_that_is_not_settled_is_looked_at_again_however_old_it_is(cart, customer, sandbox, account_number):
+    connected = scene.live(sandbox, account_number, cart)
+    sandbox.dial("drop", platform="meta", account=account_number, op="add")
+    connected.sync(patience=timedelta(0))
+    Operation.objects.update(prepared_at=timezone.now() - timedelta(days=2))
+    named(customer)
+    for _ in range(2):
+        warehouse.load_here()
+        assert [(row["outcome"], row["settled"]) for row in customer.rows("deliveries")] == [("unknown", False)]
+    Operation.objects.update(reassert_at=timezone.now())
+    connected.sync()
+    warehouse.load_here()
+    assert sorted((row["outcome"], row["settled"]) for row in customer.rows("deliveries")) == [
+        ("accepted", True), ("unknown", True),
+    ]  # fmt: skip
+    same(customer)
 
 
 def test_a_worker_that_was_overtaken_writes_nothing_more(cart, customer):
