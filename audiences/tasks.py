@@ -6,14 +6,16 @@ from celery import shared_task
 from celery.signals import worker_ready
 
 from audiences import jobs, measuring, preview, pulse, refreshing, waiting
-from audiences.people import imports, survey
+from audiences.people import consents, imports, privacy_lists, survey
 from audiences.people.lake import upkeep
 
 __all__ = [
+    "consents",
     "imports",
     "keep_going",
     "measuring",
     "preview",
+    "privacy_lists",
     "pulse",
     "refreshing",
     "survey",

@@ -424,3 +424,34 @@ class Exclusion(models.Model):
                 name="exclusion_names_one",
             )
         ]
+
+
+class PrivacyReceipt(models.Model):
+    """What one connection's platform was told about one privacy request. It names nobody, and outlives the ledger's own rows."""
+
+    class State(models.TextChoices):
+        REMOVING = "removing", "Removing"
+        ACCEPTED = "accepted", "Removed, and received by the platform"
+        CONFIRMED = "confirmed", "Removed, and confirmed by the platform"
+        ABSENT = "absent", "Had been taken out before"
+        GIVEN_UP = "given_up", "Given up on record"
+
+    request = models.ForeignKey("audiences.PrivacyRequest", on_delete=models.CASCADE, related_name="receipts")
+    mapping = models.ForeignKey(Mapping, null=True, on_delete=models.SET_NULL, related_name="+")
+    destination = models.CharField(max_length=200, help_text="Its name then; so with the next two")
+    platform = models.CharField(max_length=30)
+    audience = models.CharField(max_length=100)
+    state = models.CharField(max_length=9, choices=State.choices, default=State.REMOVING)
+    identifiers = models.JSONField(default=list, help_text="The kinds that were taken out")
+    left_at = models.DateTimeField(help_text="From when on they were to leave")
+    sent_at = models.DateTimeField(null=True)
+    accepted_at = models.DateTimeField(null=True)
+    confirmed_at = models.DateTimeField(null=True)
+    platform_request_id = models.CharField(max_length=200, blank=True)
+    waits = models.TextField(blank=True, help_text="Why it is not through yet, in words")
+    given_up_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")
+    given_up_at = models.DateTimeField(null=True)
+    given_up_reason = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["request", "mapping"], name="privacy_receipt_once")]

@@ -4,10 +4,10 @@ from typing import Any
 
 from celery.signals import worker_ready
 
-from qa import latencies, outbox, spot_check, watch
+from qa import latencies, outbox, privacy, spot_check, watch
 from qa.sample import fill
 
-__all__ = ["fill", "keep_going", "latencies", "outbox", "spot_check", "watch"]
+__all__ = ["fill", "keep_going", "latencies", "outbox", "privacy", "spot_check", "watch"]
 
 
 @worker_ready.connect
@@ -15,3 +15,4 @@ def keep_going(**_: Any) -> None:
     """A worker that starts makes sure that the standing jobs are asked for; asking again changes nothing."""
     watch.keep_watching()
     latencies.keep_tallying()
+    privacy.keep_following()

@@ -28,6 +28,7 @@ from audiences.models.people import (
     Survey,
     Tombstone,
 )
+from audiences.models.privacy import PrivacyRequest
 from audiences.models.review import Measurement, Review
 from audiences.models.segment import DraftStep, Preview, SegmentVersion
 from audiences.models.trail import AuditEntry
@@ -59,6 +60,7 @@ __all__ = [
     "PersonList",
     "Pin",
     "Preview",
+    "PrivacyRequest",
     "Profile",
     "ProfileChange",
     "ProfileKey",

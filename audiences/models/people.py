@@ -222,6 +222,8 @@ class Tombstone(models.Model):
     removal = models.CharField(
         max_length=32, db_index=True, help_text="The same on all tombstones that one removal left"
     )
+    refused = models.PositiveIntegerField(default=0, help_text="How often it came back and was refused")
+    refused_at = models.DateTimeField(null=True, help_text="When it last did")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -329,6 +331,7 @@ class ImportFile(models.Model):
     class Kind(models.TextChoices):
         PROFILES = "profiles"
         EVENTS = "events"
+        PRIVACY = "privacy"
 
     class State(models.TextChoices):
         WAITING = "waiting", "Waiting"

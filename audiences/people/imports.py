@@ -23,7 +23,7 @@ from django.utils import timezone
 from audiences import faults, jobs
 from audiences.clock import MINUTE, now_us
 from audiences.models import ImportFile, RefusedRow, User, Workspace
-from audiences.people import catalog, lake, payloads, profiles, survey, tabular
+from audiences.people import catalog, lake, payloads, privacy, profiles, refused, survey, tabular
 from audiences.people.normalise import FIELDS, PURPOSES, Problem, moment_of
 from audiences.people.tabular import BadLine, Row, Unreadable
 from audiences.services import trail
@@ -36,6 +36,11 @@ LONGEST_PROPERTIES = 100_000  # characters, as the Track API's limit for an even
 EVENT_FIELDS = ("profile", "time", "name")
 CONSENT_FIELDS = ("consent_at", *(f"consent_{purpose}" for purpose in PURPOSES))
 PROFILE_FIELDS = ("id", "created_at", *FIELDS, *CONSENT_FIELDS)
+FIELDS_OF: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # all, and those that must be there
+    ImportFile.Kind.EVENTS: (EVENT_FIELDS, ("profile", "time")),
+    ImportFile.Kind.PROFILES: (PROFILE_FIELDS, ("id",)),
+    ImportFile.Kind.PRIVACY: (("id", "email", "phone", "identifier"), ()),
+}
 AHEAD = 5 * MINUTE
 
 
@@ -52,7 +57,7 @@ class Columns:
 
 
 @dataclass(slots=True)
-class _Batch:
+class Batch:
     """What has been read since the last checkpoint."""
 
     events: list[pa.Table] = field(default_factory=list)
@@ -80,15 +85,19 @@ def start(
     name: str = "",
     actor: User | None = None,
     in_background: bool = True,
+    request: Mapping[str, str] | None = None,
 ) -> ImportFile:
-    """Register a file to be taken in. `mapping`: our field → the column; `event_name` names every row's event where no column does.
+    """Register a file to be taken in. `mapping`: our field → the column; `event_name` names every row's event where no column does;
+    `request`: what a list of privacy requests asks (privacy_lists.py).
 
     A file of events that was taken in before comes back as it is (done); one that stopped goes on. Raises ImportRefused.
     """
     columns = inspect(path, 0).names
     _check_mapping(kind, mapping, event_name, columns)
     sha256 = _sha256(path)
-    plan = {"columns": dict(mapping), "event_name": event_name}
+    plan: dict[str, Any] = {"columns": dict(mapping), "event_name": event_name}
+    if request:
+        plan["request"] = dict(request)
     earlier = ImportFile.objects.filter(kind=kind, sha256=sha256).order_by("-pk").first()
     if earlier and (kind == ImportFile.Kind.EVENTS or earlier.state != ImportFile.State.DONE):
         if earlier.state == ImportFile.State.DONE:
@@ -148,7 +157,7 @@ def _run(claim: jobs.Claim, progress: Callable[[ImportFile], None] | None) -> No
     if row.state in (ImportFile.State.DONE, ImportFile.State.CANCELLED):
         return
     ImportFile.objects.filter(pk=row.pk).update(state=ImportFile.State.READING)
-    reader = _Events(claim, row) if row.kind == ImportFile.Kind.EVENTS else _People(claim, row)
+    reader = READERS[row.kind](claim, row)
     try:
         with _collecting_rarely():
             finished = reader.run(progress)
@@ -157,11 +166,13 @@ def _run(claim: jobs.Claim, progress: Callable[[ImportFile], None] | None) -> No
         ImportFile.objects.filter(pk=row.pk).update(
             state=ImportFile.State.FAILED, error=words, finished_at=timezone.now()
         )
+        if row.kind == ImportFile.Kind.PRIVACY:
+            _forget_upload(Path(row.path))
         return
     state = ImportFile.State.DONE if finished else ImportFile.State.CANCELLED
     ImportFile.objects.filter(pk=row.pk).update(state=state, error="", finished_at=timezone.now())
     survey.ask()
-    if finished:
+    if finished or row.kind == ImportFile.Kind.PRIVACY:  # who asked to be forgotten lies in no file of ours
         _forget_upload(Path(row.path))
 
 
@@ -187,7 +198,7 @@ class _Said(NamedTuple):
     json: str
 
 
-class _Import(ABC):
+class Reader(ABC):
     """Reads the file after its checkpoint in chunks and lets the subclass take each in."""
 
     def __init__(self, claim: jobs.Claim, row: ImportFile) -> None:
@@ -195,7 +206,7 @@ class _Import(ABC):
         self.columns: Mapping[str, str] = row.mapping["columns"]
         workspace = Workspace.objects.first()
         self.region = workspace.default_region if workspace else "US"
-        self.batch = _Batch()
+        self.batch = Batch()
 
     def run(self, progress: Callable[[ImportFile], None] | None) -> bool:
         """True at the end of the file, False if it was cancelled."""
@@ -239,9 +250,14 @@ class _Import(ABC):
     def refuse_row(self, row: Row, field: str, reason: str) -> None:
         self.refuse(row.line, self.columns.get(field, field), reason, _raw(row))
 
+    def withhold(self, row: Row, field: str, ignored: str) -> None:
+        """Somebody who was suppressed or erased: the line is on record, and nothing of what it held."""
+        reason = refused.WITHHELD.get(ignored, ignored)
+        self.refuse(row.line, self.columns.get(field, field), reason, "")
+
     def checkpoint(self, bytes_read: int) -> None:
         """Everything read so far becomes true at once: events, refused rows, and where reading goes on after a kill."""
-        batch, self.batch = self.batch, _Batch()
+        batch, self.batch = self.batch, Batch()
         staged = lake.stage_events(pa.concat_tables(batch.events), origin="import") if batch.events else []
         faults.point("import.staged")
         began = time.monotonic()
@@ -249,7 +265,7 @@ class _Import(ABC):
             self.claim.guard()
             if staged:
                 lake.publish(staged, import_file=self.row)
-            RefusedRow.objects.bulk_create(batch.refused, batch_size=1_000)
+            refused.keep(batch.refused, self.region)
             self.row.rows_read += batch.read
             self.row.rows_accepted += batch.accepted
             self.row.rows_refused += batch.read - batch.accepted
@@ -260,10 +276,10 @@ class _Import(ABC):
         time.sleep(min(time.monotonic() - began, 1.0))  # let the others write
 
 
-class _Events(_Import):
+class _Events(Reader):
     def __init__(self, claim: jobs.Claim, row: ImportFile) -> None:
         super().__init__(claim, row)
-        self.known: dict[str, int] = {}
+        self.known: dict[str, int | str] = {}
         self.event_name = row.mapping["event_name"]
         self.key_prefix = row.sha256[:16]
 
@@ -284,9 +300,9 @@ class _Events(_Import):
         self._find_people([said.external_id for said in read], received)
         taken: list[tuple[int, _Said]] = []
         for said in read:
-            profile_no = self.known.get(said.external_id)
-            if profile_no is None:
-                self.refuse_row(said.row, "profile", "this person was suppressed or erased and must not come back")
+            profile_no = self.known[said.external_id]
+            if isinstance(profile_no, str):
+                self.withhold(said.row, "profile", profile_no)
             else:
                 taken.append((profile_no, said))
         if not taken:
@@ -335,11 +351,13 @@ class _Events(_Import):
         for first in range(0, len(unknown), PEOPLE_AT_ONCE):
             began = time.monotonic()
             with transaction.atomic():
-                self.known.update(profiles.profile_numbers(unknown[first : first + PEOPLE_AT_ONCE], at_us=at_us))
+                found = profiles.profile_numbers(unknown[first : first + PEOPLE_AT_ONCE], at_us=at_us)
+                privacy.came_back(("id", value) for value, number in found.items() if isinstance(number, str))
+                self.known.update(found)
             time.sleep(min(time.monotonic() - began, 1.0))
 
 
-class _People(_Import):
+class _People(Reader):
     chunk_size = PEOPLE_AT_ONCE
 
     def full(self) -> bool:
@@ -373,17 +391,18 @@ class _People(_Import):
                 if outcome.refused:
                     self.refuse_row(row, outcome.refused.field, outcome.refused.reason)
                 elif outcome.profile_no is None:
-                    self.refuse_row(row, "id", "this person was suppressed or erased and must not come back")
+                    self.withhold(row, outcome.buried[0][0] if outcome.buried else "id", outcome.ignored)
                 else:
                     self.batch.accepted += 1
                     self._note(row, outcome.problems)
-            RefusedRow.objects.bulk_create(self.batch.refused, batch_size=1_000)
+            privacy.came_back(key for outcome in outcomes for key in outcome.buried)
+            refused.keep(self.batch.refused, self.region)
             self.row.rows_read += self.batch.read
             self.row.rows_accepted += self.batch.accepted
             self.row.rows_refused += self.batch.read - self.batch.accepted
             self.row.save(update_fields=["rows_read", "rows_accepted", "rows_refused"])
             faults.point("import.before_commit")
-        self.batch = _Batch()
+        self.batch = Batch()
         time.sleep(min(time.monotonic() - began, 1.0))
 
     def _note(self, row: Row, problems: list[Problem]) -> None:
@@ -392,10 +411,11 @@ class _People(_Import):
             self.refuse_row(row, problem.field, problem.reason)
 
 
+READERS: dict[str, type[Reader]] = {ImportFile.Kind.EVENTS: _Events, ImportFile.Kind.PROFILES: _People}
+
+
 def _check_mapping(kind: str, mapping: Mapping[str, str], event_name: str, columns: list[str]) -> None:
-    fields, needed = (
-        (EVENT_FIELDS, ("profile", "time")) if kind == ImportFile.Kind.EVENTS else (PROFILE_FIELDS, ("id",))
-    )
+    fields, needed = FIELDS_OF[kind]
     for name, column in mapping.items():
         if name not in fields:
             raise ImportRefused(

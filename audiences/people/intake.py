@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from django.db import OperationalError, connection, transaction
 
 from audiences import tallies
-from audiences.models import ChangeLog, Event, EventKey, RefusedRow, Workspace
-from audiences.people import bulk, catalog, keys, merges, profiles, removal
+from audiences.models import ChangeLog, Event, EventKey, PrivacyRequest, RefusedRow, Workspace
+from audiences.people import bulk, catalog, keys, merges, privacy, profiles, refused, removal
 from audiences.people.normalise import Problem
 from audiences.people.payloads import (
     Call,
@@ -144,7 +144,7 @@ def default_region() -> str:
 
 def refuse(source: str, field: str, reason: str, raw: Any) -> None:
     """Set a call aside, with why. `raw`: the body's bytes, or the item of a batch."""
-    RefusedRow.objects.create(source=source, field=field[:150], reason=reason[:300], raw=_kept(raw))
+    refused.keep([RefusedRow(source=source, field=field[:150], reason=reason[:300], raw=_kept(raw))], default_region())
 
 
 def _take_in(calls: Sequence[Call], source: str, received_us: int) -> list[Outcome]:
@@ -167,11 +167,11 @@ def _take_in(calls: Sequence[Call], source: str, received_us: int) -> list[Outco
 
 
 def _people_and_events(calls: Sequence[Identify | Track], source: str, received_us: int) -> list[Outcome]:
-    rows = [
+    said = [
         call.row if isinstance(call, Identify) else ProfileRow(call.who.kind, call.who.value, call.received_us)
         for call in calls
     ]
-    outcomes = profiles.upsert(rows, source=source, same_email_is_same_person=True)
+    outcomes = profiles.upsert(said, source=source, same_email_is_same_person=True)
     events: list[tuple[Track, int]] = []
     noted: list[tuple[Call, Problem]] = []
     for call, outcome in zip(calls, outcomes, strict=True):
@@ -184,12 +184,25 @@ def _people_and_events(calls: Sequence[Identify | Track], source: str, received_
             noted.append((call, outcome.refused))
     if events:
         noted += _store(events, source, received_us)
-    if noted:
-        RefusedRow.objects.bulk_create(
-            RefusedRow(source=source, field=problem.field[:150], reason=problem.reason, raw=_kept(_as_given(call)))
-            for call, problem in noted
-        )
+    rows = [
+        RefusedRow(source=source, field=problem.field[:150], reason=problem.reason, raw=_kept(_as_given(call)))
+        for call, problem in noted
+    ]
+    rows += _came_back(outcomes, source)
+    if rows:
+        refused.keep(rows, default_region())
     return outcomes
+
+
+def _came_back(outcomes: Sequence[Outcome], source: str) -> list[RefusedRow]:
+    """Calls about people who were suppressed or erased, to put on record: once an hour for each, and nothing of what they held."""
+    fresh = privacy.came_back(key for outcome in outcomes for key in outcome.buried)
+    rows = []
+    for outcome in outcomes:
+        if fresh & set(outcome.buried):
+            fresh -= set(outcome.buried)
+            rows.append(RefusedRow(source=source, field=outcome.buried[0][0], reason=refused.WITHHELD[outcome.ignored]))
+    return rows
 
 
 def _store(events: Sequence[tuple[Track, int]], source: str, received_us: int) -> list[tuple[Call, Problem]]:
@@ -240,10 +253,17 @@ def _alone(call: Delete | Suppress | Unsuppress | Merge | Unkept, source: str, a
     if isinstance(call, Delete):
         removal.delete(_key(call.who), at_us=at_us)
     elif isinstance(call, Suppress):
-        removal.suppress(_key(call.who), at_us=at_us)
+        _suppress(_key(call.who), at_us)
     elif isinstance(call, Unsuppress):
-        removal.unsuppress(_key(call.who))
+        privacy.unsuppress(_key(call.who))
     return Outcome()
+
+
+def _suppress(key: keys.Key, at_us: int) -> None:
+    """A privacy request, of whomever this key leads to as every call finds them; nobody need be known."""
+    person = removal.find(key)
+    kind, source = PrivacyRequest.Kind.SUPPRESSION, PrivacyRequest.Source.API
+    privacy.ask([key], kind=kind, source=source, at_us=at_us, people=[] if person is None else [person])
 
 
 def _merge(call: Merge, source: str, at_us: int) -> Outcome:

@@ -35,6 +35,7 @@ class Outcome:
     profile_no: int | None = None
     made: bool = False
     ignored: str = ""  # suppressed, erased, unknown
+    buried: tuple[keys.Key, ...] = ()  # suppressed or erased: the keys that must not come back
     refused: Problem | None = None
     problems: list[Problem] = field(default_factory=list)  # taken in, but not all of it as given
 
@@ -70,16 +71,13 @@ def upsert(
     return _Batch(rows, source, same_email_is_same_person, read_consent).run()
 
 
-def profile_numbers(
-    external_ids: Iterable[str], *, create: bool = True, source: str = "import", at_us: int
-) -> dict[str, int]:
-    """The profile of each external id, in the caller's transaction; unknown ones are made unless `create` is off. Those who must not come back are left out."""
-    rows = [ProfileRow("id", value, at_us, create=create) for value in dict.fromkeys(external_ids)]
-    outcomes = upsert(rows, source=source)
+def profile_numbers(external_ids: Iterable[str], *, at_us: int) -> dict[str, int | str]:
+    """The profile of each external id, in the caller's transaction; unknown ones are made. Of those who must not come back, why."""
+    rows = [ProfileRow("id", value, at_us) for value in dict.fromkeys(external_ids)]
+    outcomes = upsert(rows, source="import")
     return {
-        row.value: outcome.profile_no
+        row.value: outcome.ignored if outcome.profile_no is None else outcome.profile_no
         for row, outcome in zip(rows, outcomes, strict=True)
-        if outcome.profile_no is not None
     }
 
 
@@ -225,7 +223,8 @@ class _Batch:
         outcome = Outcome(problems=list(row.problems))
         profile_no = self._whom(row)
         if profile_no is None:
-            cause = next((self.dead[key] for key in self._all_said(row) if key in self.dead), "")
+            outcome.buried = tuple(key for key in dict.fromkeys(self._all_said(row)) if key in self.dead)
+            cause = next((self.dead[key] for key in outcome.buried), "")
             if cause or not row.create or row.kind == "cio_id":
                 outcome.ignored = cause or "unknown"
                 return outcome

@@ -3,12 +3,12 @@
 import time
 from datetime import UTC, datetime
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Max
 
 from audiences import clock
-from audiences.models import Event, ProfileChange, ProfileKey
-from audiences.people import intake, lake, payloads
+from audiences.models import Event, PrivacyRequest, ProfileChange, ProfileKey
+from audiences.people import intake, lake, payloads, privacy
 from audiences.people.payloads import Context
 
 
@@ -48,6 +48,22 @@ def merge(survivor: str, old: str) -> None:
     now = clock.now_us()
     call = payloads.merge_v1({"primary": {"id": survivor}, "secondary": {"id": old}}, Context(now, "US"))
     intake.accept([call], "track_v1", received_us=now)
+
+
+def erase(value: str, kind: str = "id") -> PrivacyRequest:
+    """A privacy request of whoever has this identifier."""
+    return _ask((kind, value), PrivacyRequest.Kind.ERASURE)
+
+
+def suppress(value: str, kind: str = "id") -> PrivacyRequest:
+    return _ask((kind, value), PrivacyRequest.Kind.SUPPRESSION)
+
+
+def _ask(key: tuple[str, str], kind: str) -> PrivacyRequest:
+    with transaction.atomic():
+        taken = privacy.ask([key], kind=kind, source=PrivacyRequest.Source.PAGE, at_us=clock.now_us())
+    assert taken.request is not None
+    return taken.request
 
 
 def number(id: str) -> int:

@@ -153,7 +153,7 @@ def test_a_wrong_mapping_is_refused_before_anything_is_read(file, mapping, name,
 
 def test_a_cancelled_import_keeps_what_it_took_in_and_can_go_on(file, monkeypatch):
     monkeypatch.setattr(imports, "ROWS_AT_ONCE", 10)
-    monkeypatch.setattr(imports._Import, "chunk_size", 10)
+    monkeypatch.setattr(imports.Reader, "chunk_size", 10)
     path = file("who,at\n" + "".join(f"p{n},1997-01-01\n" for n in range(100)))
     row = imports.start(path, "events", {"profile": "who", "time": "at"}, event_name="purchase", in_background=False)
     seen = []

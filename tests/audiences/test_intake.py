@@ -5,7 +5,7 @@ import time
 
 import orjson
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 from pyroaring import BitMap
 
 from audiences import bitmaps
@@ -20,6 +20,7 @@ from audiences.models import (
     Identity,
     Membership,
     PersonList,
+    PrivacyRequest,
     Profile,
     ProfileKey,
     PropertyName,
@@ -31,6 +32,7 @@ from audiences.models import (
 from audiences.people import intake, keys, profiles, removal
 from audiences.people.payloads import Context, entity_v2
 from audiences.services import lists
+from tests.audiences.people_in import erase
 
 NOW = 1_790_000_000_000_000
 HERE = Context(NOW, "US")
@@ -422,8 +424,7 @@ def test_an_erased_person_cannot_be_revived_and_leaves_no_words_behind():
     _accept(_identify("1", email="ann@example.com", anonymous_id="v1"), _identify("2", email="old@example.com"))
     person = _no("1")
     _accept(_merge("1", "2"), _event("1", attributes={"card": "Ann"}))
-    with transaction.atomic():
-        assert removal.erase([person], at_us=NOW) == 1
+    assert erase("1").people == [person]
     assert not Event.objects.exists()
     assert Profile.objects.get(pk=person).attributes == "{}"
     _accept(_entity("unsuppress", "1"))
@@ -439,8 +440,9 @@ def test_an_erased_person_cannot_be_revived_and_leaves_no_words_behind():
     assert Identity.objects.filter(email="ann@example.com").exists()  # until every platform was told
     assert removal.forget_identifiers([person]) == 2
     assert not Identity.objects.exclude(email="").exists()
-    with transaction.atomic():
-        assert removal.erase([person], at_us=NOW) == 0
+    assert Profile.objects.get(pk=person).bucket_key == f"gone-{person}"  # it was the first id
+    assert erase("1").people == [person]  # the same request, once more
+    assert PrivacyRequest.objects.count() == 1
 
 
 @db

@@ -410,12 +410,12 @@ def test_coverage_and_a_persons_trace(people, sandbox, account_number):
     assert guest.step == "unreachable"
 
 
-def test_an_erased_person_is_removed_everywhere_and_only_then_forgotten(people, sandbox, account_number):
+def test_a_deleted_person_is_removed_everywhere_and_only_then_forgotten(people, sandbox, account_number):
     connected = scene.live(sandbox, account_number, people)
     connected.sync()
     profile = ProfileKey.objects.get(kind="id", value="anna").profile_no
     with transaction.atomic():
-        removal.erase([profile], at_us=clock.now_us())
+        removal.delete(("id", "anna"), at_us=clock.now_us())
 
     assert removals.forget() == 0
     assert Identity.objects.get(profile_no=profile).email == "anna@example.com"

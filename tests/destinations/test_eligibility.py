@@ -1,19 +1,17 @@
 """The fixed order: who each step takes out, what suppression passes, and where nobody may be sent."""
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from pyroaring import BitMap
 
-from audiences import clock
 from audiences.bitmaps import unpack
 from audiences.models import Consent, Membership, Workspace
-from audiences.people import removal
 from audiences.services import audiences, lists, refreshes
 from destinations import eligibility, identities
 from destinations.models import Eligibility, Exclusion, Mapping
 from destinations.services import mappings
-from tests.audiences.people_in import identify, merge, number, numbers
+from tests.audiences.people_in import erase, identify, merge, number, numbers
 from tests.destinations import scene
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -52,8 +50,7 @@ def test_the_order_is_fixed_and_every_step_is_there(mapping):
 
 
 def test_removed_people_go_first(mapping):
-    with transaction.atomic():
-        removal.erase([number("anna")], at_us=clock.now_us())
+    erase("anna")
     merge("bert", "carl")
     gone = everybody()  # the keys of the gone are gone with them
 

@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import transaction
 from pyroaring import BitMap
 
 from audiences import bitmaps, clock, history, spreadsheets
 from audiences.models import AuditEntry, Refresh
-from audiences.people import lake, removal
+from audiences.people import lake
 from audiences.services import refreshes
 from destinations import eligibility
 from destinations.eligibility import Step
@@ -207,8 +206,7 @@ def test_nobody_who_was_erased_or_removed_is_in_it_and_no_identifier_but_the_ext
     connected = scene.live(sandbox, account_number, cart)
     connected.sync()
     merge("carl", "bert")
-    with transaction.atomic():
-        removal.erase([number("anna")], at_us=clock.now_us())
+    erase("anna")
     until_counted()
     refreshes.refresh([cart], cause=Refresh.Cause.MANUAL)
 

@@ -12,7 +12,7 @@ Merges are in `contents.aliases`: events, hot or not, may still carry the old nu
 """
 
 from audiences.people.lake.columns import want_columns
-from audiences.people.lake.compaction import compact, forget_removed, sweep_files
+from audiences.people.lake.compaction import compact, forget_removed, holding, sweep_files
 from audiences.people.lake.flush import flush
 from audiences.people.lake.hot import changed_profiles, hot_events, hot_events_of, merged_into
 from audiences.people.lake.manifest import (
@@ -55,6 +55,7 @@ __all__ = [
     "discard",
     "flush",
     "forget_removed",
+    "holding",
     "hot_events",
     "hot_events_of",
     "let_go",

@@ -1,6 +1,6 @@
 """Few large events files instead of many small ones, and the end of files that nobody reads any more."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from itertools import groupby
 
@@ -53,6 +53,32 @@ def forget_removed(*, still_mine: Callable[[], None] | None = None) -> int:
     for (rollup,) in found:
         _rewrite([by_rollup[rollup]], still_mine)
     return len(found)
+
+
+def holding(people: Collection[int]) -> set[int]:
+    """Those of these removed profiles (merged ones by their own numbers) of whom a file on the disk still holds something.
+
+    Files that are dead and not yet unlinked count. One that is unlinked meanwhile raises duckdb.IOException: ask again.
+    """
+    rows = list(LakeFile.objects.all())
+    found: set[int] = set()
+    with workbench() as connection:
+        connection.execute("SET VARIABLE people = ?::UINTEGER[]", [sorted(people)])
+        for kind, paths, condition in (
+            (LakeFile.Kind.EVENTS, [row.rollup_path for row in rows], "true"),
+            (LakeFile.Kind.PROFILES, [row.path for row in rows], _KEPT_OF_THE_GONE),
+        ):
+            named = [str(files.absolute(p)) for p, row in zip(paths, rows, strict=True) if row.kind == kind and p]
+            if named and people:
+                connection.execute("SET VARIABLE paths = ?::VARCHAR[]", [named])
+                found |= {
+                    int(number)
+                    for (number,) in connection.execute(
+                        "SELECT DISTINCT profile_no FROM read_parquet(getvariable('paths'), union_by_name = true) "
+                        f"WHERE list_contains(getvariable('people'), profile_no) AND {condition}"
+                    ).fetchall()
+                }
+    return found
 
 
 def sweep_files() -> int:
@@ -126,7 +152,11 @@ def _rewrite(rows: Sequence[LakeFile], still_mine: Callable[[], None] | None) ->
 def _merges_and_removed() -> tuple[pa.Table, pa.Table]:
     with manifest.one_moment() as cursor:
         merges = hot.read_aliases(cursor)
-        query = "SELECT profile_no FROM audiences_profile WHERE state IN ('deleted', 'erased')"
+        query = (
+            "SELECT profile_no FROM audiences_profile WHERE state IN ('deleted', 'erased') UNION "
+            "SELECT old_no FROM audiences_alias JOIN audiences_profile ON profile_no = survivor_no "
+            "WHERE state IN ('deleted', 'erased')"
+        )
         removed = pa.Table.from_batches(hot.read(cursor, query, _SCRAP), _SCRAP)
     return merges, removed
 
@@ -146,6 +176,7 @@ def _raise_swept(number: int) -> None:
         Counter.objects.filter(name="swept", value__lt=number).update(value=number)
 
 
+_KEPT_OF_THE_GONE = "(live OR attributes <> '{}' OR NOT starts_with(bucket_key, 'gone-'))"
 _MERGED = """
 SELECT event_key, coalesce(survivor_no, profile_no)::UINTEGER AS profile_no,
        name, time_us, received_us, source, NULL::BIGINT AS hot_mark, properties

@@ -28,6 +28,12 @@ def keep_going() -> None:
     jobs.keep_doing("audiences.forget_event_keys", "", every=timedelta(hours=1), queue="intake")
 
 
+def rewrite_without_the_removed(*, after: timedelta) -> None:
+    """Have events and projection written anew without people who are gone, at the latest then."""
+    jobs.ask("audiences.forget_removed", "", after=after)
+    jobs.ask("audiences.project_profiles", "now", after=after)
+
+
 @jobs.job("audiences.flush", queue="intake")
 def flush(claim: jobs.Claim) -> None:
     """Flush while there is a file's worth of events, or one that has waited long."""
