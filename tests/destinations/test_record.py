@@ -20,7 +20,7 @@ from destinations import eligibility
 from destinations.eligibility import Step
 from destinations.models import Mapping, Operation
 from destinations.record import files, shape
-from tests.audiences.people_in import identify, merge, number, track, until_counted
+from tests.audiences.people_in import erase, identify, merge, number, track, until_counted
 from tests.destinations import scene
 
 pytestmark = pytest.mark.django_db(transaction=True)
