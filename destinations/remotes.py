@@ -22,6 +22,7 @@ from destinations.plan import ADD
 log = logging.getLogger(__name__)
 
 LOOKED_AT_EVERY = timedelta(hours=1)
+UNSURE = timedelta(minutes=5)  # after an answer that said nothing, it is asked again
 YOUNG = timedelta(minutes=5)  # what was just made may not be known everywhere there yet
 SYNC = "destinations.sync"
 LOOK = "destinations.remote"
@@ -173,11 +174,13 @@ def see(mapping: Mapping) -> timedelta | None:
         return timedelta(seconds=max(seconds, 1.0))
     except Misconfigured as error:
         _keep(mapping, seen_at=timezone.now())
-        if not (error.code in _LOSING and is_young(mapping, timezone.now())):
-            stop(mapping, error, now=timezone.now())
-    except ConnectorError as error:  # not known: it is asked again in its time
+        if error.code in _LOSING and is_young(mapping, timezone.now()):
+            return UNSURE
+        stop(mapping, error, now=timezone.now())
+    except ConnectorError as error:  # not known
         log.warning("mapping %s was not seen: %s", mapping.pk, error)
         _keep(mapping, seen_at=timezone.now())
+        return UNSURE
     return None
 
 

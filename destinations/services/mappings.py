@@ -235,12 +235,17 @@ def recreate(*, actor: User | None, mapping: Mapping, reason: str = "") -> Mappi
 
 
 def look_again(*, actor: User | None, mapping: Mapping) -> Mapping:
-    """Ask the platform whether an audience that was lost is there again; it goes on if so. Raises Refused where it is not."""
-    remotes.see(mapping)
+    """Ask the platform now, and not in an hour, what it says of the audience; one that was lost goes on if it is there again. Raises Refused
+    where it is not there, or does not answer."""
+    if again := remotes.see(mapping):
+        raise refuse(f"The platform does not answer just now. Try again in {again.total_seconds():.0f} seconds.")
     row = Mapping.objects.select_related("audience", "destination").get(pk=mapping.pk)
     if row.lost:
         raise refuse(f"It is not there: {row.blocked_reason}")
-    trail.record(actor, "mapping.looked_again", "mapping", name_of(row))
+    if row.blocked_reason and not mapping.blocked_reason:
+        raise refuse(row.blocked_reason)
+    if mapping.lost:
+        trail.record(actor, "mapping.looked_again", "mapping", name_of(row))
     return row
 
 

@@ -139,13 +139,13 @@ DEEDS: Mapping[str, Deed] = {
         done="It is made anew at the next sync, and everybody is sent again.",
     ),
     "look": Deed(
-        "Look again",
-        "The platform is asked now whether it knows the audience. If it does, the connection goes on as it was; if not, nothing changes.",
-        "Look again",
+        "Look at it there now",
+        "The platform is asked whether it knows the audience, what it is called and how many it matched; else that is asked once an hour. A connection whose audience was lost goes on if it is there again.",
+        "Look now",
         (S.TRIAL, S.LIVE, S.PAUSED, S.FROZEN),
         lambda user, mapping, values: mappings.look_again(actor=user, mapping=mapping),
         form=forms.Form,
-        done="It is there. The connection goes on.",
+        done="It is there.",
     ),
     "unblock": Deed(
         "Call again",
@@ -361,7 +361,7 @@ def _seen(pk: int) -> queries.Seen:
 def _may_now(name: str, deed: Deed, mapping: Connection) -> bool:
     if name == "recreate" and mapping.lost != Connection.Lost.GONE:
         return False
-    if name == "look" and not mapping.lost:
+    if name == "look" and not mapping.remote_id:
         return False
     if name == "unblock":
         return bool(mapping.blocked_reason) and not mapping.lost

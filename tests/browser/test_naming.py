@@ -206,7 +206,7 @@ def test_an_audience_that_was_deleted_there_is_shown_and_made_anew_by_whoever_ma
     expect(page.get_by_text("it is never made again by itself")).to_be_visible()
     assert problems(page) == []
     page.get_by_role("link", name="Look again…").click()
-    page.get_by_role("button", name="Look again").click()
+    page.get_by_role("button", name="Look now").click()
     expect(page.get_by_text("It is not there")).to_be_visible()
     page.goto(f"/connections/{sent.mapping.pk}/")
     page.get_by_role("link", name="Create it anew and send everybody again…").click()

@@ -236,6 +236,14 @@ def test_a_platform_that_is_away_is_not_one_that_has_lost_it(cart):
     cart.sandbox.dial("error", audience=fresh(cart).remote_id, op="describe", status=500)
     an_hour_later(cart)
     assert fresh(cart).lost == ""
+    cart.sandbox.dial("error", audience=fresh(cart).remote_id, op="describe", status=500)
+    with pytest.raises(Refused, match="does not answer just now"):
+        mappings.look_again(actor=None, mapping=fresh(cart))
+    cart.sandbox.dial("refuse", audience=fresh(cart).remote_id, op="describe", why="revoked")
+    with pytest.raises(Refused, match="no longer accepts the access token"):
+        mappings.look_again(actor=None, mapping=fresh(cart))
+    Mapping.objects.update(blocked_reason="")
+    assert mappings.look_again(actor=None, mapping=fresh(cart)).lost == ""
     cart.sandbox.dial("throttle", audience=fresh(cart).remote_id, op="describe", seconds=30)
     Mapping.objects.update(seen_at=None)
     assert remotes.see(fresh(cart)) >= timedelta(seconds=30)
