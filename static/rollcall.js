@@ -262,8 +262,8 @@ document.addEventListener("click", (event) => {
   });
 })();
 
-// A field of the rule builder shows what has been seen, with how often and with whom, which a browser's own list of suggestions cannot:
-// it hides all but what is typed already. In a field of many values the line with the cursor is the one that is chosen for.
+// A field of the rule builder lists what has been seen, and how often; a browser's own list hides all but what is typed already. In a
+// field of many values the line with the cursor is chosen for.
 (() => {
   const MOST = 60;
   let field = null;
@@ -326,7 +326,6 @@ document.addEventListener("click", (event) => {
     field = target;
     field.dataset.list ||= field.getAttribute("list");
     field.removeAttribute("list");
-    for (const [name, value] of Object.entries({ role: "combobox", "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": "offers" })) field.setAttribute(name, value);
     if (!field.value) open(true);
   });
   document.addEventListener("htmx:beforeSwap", ({ target }) => {
@@ -358,4 +357,33 @@ document.addEventListener("click", (event) => {
       take(list.children[at]);
     } else if (event.key === "Escape" && list) close();
   });
+})();
+
+// A rule or group that is dragged comes before what it is let go over, or after it in its lower half. Buttons do the same.
+(() => {
+  let moved = null;
+  let over = null;
+  const aim = (item, after) => {
+    over?.classList.remove("drop-before", "drop-after");
+    over = item;
+    over?.classList.add(after ? "drop-after" : "drop-before");
+  };
+  document.addEventListener("dragstart", ({ target, dataTransfer }) => {
+    moved = target.closest?.(".rule-grip")?.closest(".rule-row, .rule-group");
+    if (moved) dataTransfer.setDragImage(moved, 0, 0);
+  });
+  document.addEventListener("dragover", (event) => {
+    const item = moved && event.target.closest(".rule-row, .rule-group:not(.outermost)");
+    const { top, height } = item?.getBoundingClientRect() || {};
+    aim(item && !moved.contains(item) ? item : null, event.clientY > top + height / 2);
+    if (over) event.preventDefault();
+  });
+  document.addEventListener("drop", (event) => {
+    if (!over) return;
+    event.preventDefault();
+    const button = document.querySelector("#rules [name=do]");
+    button.value = `move:${moved.id}:${over.id}${over.matches(".drop-after") ? ":after" : ""}`;
+    button.click(); // the one that is not seen, which the next form has anew
+  });
+  document.addEventListener("dragend", () => aim((moved = null)));
 })();

@@ -7,13 +7,18 @@ from collections.abc import Callable
 
 from audiences.segments.outline_items import ROOT, Item, blank, blank_condition, blank_step, group, is_group
 
+_DRAGGED = re.compile(rf"({ROOT}(?:-\d{{1,4}})+):({ROOT}(?:-\d{{1,4}})+)(:after)?")
 _PLACE = re.compile(rf"{ROOT}((?:-\d{{1,4}})*)((?:\.(?:step|where)\d{{1,2}})*)")
+MOVE = "move"
 MAX_DEPTH = 3  # groups within groups that are offered; deeper ones are shown and edited all the same
 
 
 def edited(outline: Item, deed: str, place: str) -> tuple[Item, str]:
-    """The outline after a deed (a key of DEEDS) at a place, and where the focus goes."""
+    """The outline after a deed (a key of DEEDS) at a place, and where the focus goes. MOVE takes two places: what is moved, and before what
+    it comes, or after it."""
     made = copy.deepcopy(outline)
+    if deed == MOVE:
+        return made, _dragged(made, place)
     do, match = DEEDS.get(deed), _PLACE.fullmatch(place)
     if do is None or match is None:
         return made, ROOT
@@ -53,6 +58,23 @@ def _append(outline: Item, indices: list[int], made: Item) -> str:
         return ""
     holder["items"].append(made)
     return place([*indices, len(holder["items"]) - 1])
+
+
+def _dragged(outline: Item, said: str) -> str:
+    match = _DRAGGED.fullmatch(said)
+    if match is None:
+        return ROOT
+    source, target = ([int(index) for index in place.split("-")[1:]] for place in match.group(1, 2))
+    inside = target[: len(source)] == source
+    if inside or _at(outline, source) is None or _at(outline, target) is None:
+        return match[1] if _at(outline, source) is not None else ROOT
+    item = _item(outline, source[:-1])["items"].pop(source[-1])
+    at = len(source) - 1
+    if len(target) > at and target[:at] == source[:at] and target[at] > source[at]:
+        target[at] -= 1  # it stands one further up without what was taken out above it
+    index = target[-1] + bool(match[3])
+    _item(outline, target[:-1])["items"].insert(index, item)
+    return place([*target[:-1], index])
 
 
 def _add_rule(outline: Item, indices: list[int], parts: Parts) -> str:

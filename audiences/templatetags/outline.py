@@ -41,6 +41,7 @@ LABELS = {
     "property": "Property", "which": "First or last", "complete": "Finished or not", "key": "Key", "number": "Number of the segment", "salt": "Name of the split",
     "low": "From percent", "high": "Below percent", "nots": "Include or leave out",
 }  # fmt: skip
+_COMBOBOX = mark_safe(' role="combobox" aria-autocomplete="list" aria-expanded="false" aria-controls="offers"')
 NARROW = ("n", "n2", "last", "span", "known", "low", "high", "number")
 
 
@@ -74,12 +75,12 @@ def typed(context: template.Context, at: Place, name: str, hint: str = "") -> Sa
     about = _about(context, field, problem)
     if name == "values":
         rows = min(8, max(2, value.count("\n") + 1))
-        return format_html('<textarea class="of-{}" id="{}" name="{}" rows="{}" aria-label="{}"{}{}>\n{}</textarea>', name, field, field, rows, LABELS[name], format_html(' data-list="{}"', offered) if offered else "", about, value)  # fmt: skip
+        return format_html('<textarea class="of-{}" id="{}" name="{}" rows="{}" aria-label="{}"{}{}>\n{}</textarea>', name, field, field, rows, LABELS[name], format_html(' data-list="{}"{}', offered, _COMBOBOX) if offered else "", about, value)  # fmt: skip
     return format_html(
         '<input class="of-{}" type="text" id="{}" name="{}" value="{}" aria-label="{}" placeholder="{}" autocomplete="off" spellcheck="false"{}{}{}>',
         name, field, field, value, LABELS[name], hint,
         mark_safe(' inputmode="decimal"' if name in NARROW else ""),  # noqa: S308 - ours
-        format_html(' list="{}"', offered) if offered else "",
+        format_html(' list="{}"{}', offered, _COMBOBOX) if offered else "",
         about,
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from audiences.access import requires
 from audiences.models import Audience
 from audiences.segments import grammar, outline, recipes
 from audiences.segments.outline import Item
-from audiences.segments.outline_edits import DEEDS
+from audiences.segments.outline_edits import DEEDS, MOVE
 from audiences.segments.outline_items import ROOT
 from audiences.services import drafts
 from audiences.services.audiences import AudienceRefused
@@ -92,7 +92,7 @@ def _done(request: HttpRequest, audience: Audience, edited: Item, deed: str, pla
         kept = drafts.save(actor=who, audience=audience, edited=edited, **stands)
         do = drafts.undo if deed == "undo" else drafts.redo
         return do(actor=who, audience=audience, number=kept.number, revision=kept.revision), ""
-    if deed in DEEDS:
+    if deed in DEEDS or deed == MOVE:
         edited, focus = outline.edited(edited, deed, place)
     elif deed == "live" and audience.live_version is not None:
         edited = outline.of_tree(rule(audience.live_version.segment))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from audiences.segments import grammar
 from audiences.segments.outline import edited, form_of, of_post, of_tree, tree_of, walk
-from audiences.segments.outline_edits import DEEDS
+from audiences.segments.outline_edits import DEEDS, MOVE
 from audiences.segments.outline_forms import MAX_ITEMS, MAX_LEVELS
 from audiences.segments.outline_items import ROWS, blank, group, is_group, meant, shown
 from audiences.segments.tree import Attribute, Condition
@@ -71,6 +71,47 @@ def test_whatever_is_pressed_an_outline_comes_out_whose_form_says_it(tree, data)
         assert of_post(form_of(made)) == made
         assert focus in set(places(made))
         tree_of(made)
+
+
+@pytest.mark.parametrize(
+    ("dragged", "after", "focus"),
+    [
+        ("rule-0:rule-3", "all(b any(c d) a e)", "rule-2"),
+        ("rule-0:rule-3:after", "all(b any(c d) e a)", "rule-3"),
+        ("rule-3:rule-0", "all(e a b any(c d))", "rule-0"),
+        ("rule-0:rule-2-0", "all(b any(a c d) e)", "rule-1-0"),
+        ("rule-2-1:rule-0:after", "all(a d b any(c) e)", "rule-1"),
+        ("rule-2-0:rule-2-1:after", "all(a b any(d c) e)", "rule-2-1"),
+        ("rule-2:rule-0", "all(any(c d) a b e)", "rule-0"),
+        ("rule-2:rule-2-1", "all(a b any(c d) e)", "rule-2"),  # not into itself
+        ("rule-1:rule-1:after", "all(a b any(c d) e)", "rule-1"),
+        ("rule-9:rule-0", "all(a b any(c d) e)", "rule"),
+        ("rule-0:rule-9-9", "all(a b any(c d) e)", "rule-0"),
+        ("rule:rule-0", "all(a b any(c d) e)", "rule"),
+        ("rule-0", "all(a b any(c d) e)", "rule"),
+        ("rule-0:rule-1:before", "all(a b any(c d) e)", "rule"),
+    ],
+)
+def test_what_is_dragged_comes_before_or_after_what_it_is_let_go_over(dragged, after, focus):
+    before = group(items=[row("a"), row("b"), group("any", [row("c"), row("d")]), row("e")])
+    made, at = edited(before, MOVE, dragged)
+    assert (said(made), at) == (after, focus)
+
+
+@given(strategies.trees(max_leaves=8), st.data())
+def test_dragging_loses_nothing_and_adds_nothing(tree, data):
+    before = of_tree(tree)
+    inner = sorted(path for path, _ in walk(before) if path != "rule")
+    if not inner:
+        return
+    after = data.draw(st.sampled_from(("", ":after")))
+    made, focus = edited(
+        before, MOVE, f"{data.draw(st.sampled_from(inner))}:{data.draw(st.sampled_from(inner))}{after}"
+    )
+    assert sorted(repr({**one, "items": 0}) for _, one in walk(made)) == sorted(
+        repr({**one, "items": 0}) for _, one in walk(before)
+    )
+    assert focus in set(places(made)) and of_post(form_of(made)) == made
 
 
 @given(strategies.trees(max_leaves=6), st.data())

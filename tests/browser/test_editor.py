@@ -278,6 +278,27 @@ def test_a_template_is_picked_turned_named_and_paired_and_taken_back(world, open
     assert page.complaints == []
 
 
+def test_a_rule_is_dragged_to_another_place_and_back_by_undo(world, open_as):
+    rule = {"all": [{"list": "staff"}, filled.CART["all"][0], {"any": [filled.CART["all"][1], {"list": "staff"}]}]}
+    versions.save_draft(actor=world.users["marketer"], audience=world.cart, segment=rule)
+    page = open_as("marketer")
+    page.goto(f"/audiences/{world.cart.key}/edit/")
+    grip = page.locator('[id="rule-0"] .rule-grip')
+    grip.drag_to(page.locator('[id="rule-2-1"]'), target_position={"x": 200, "y": 4})
+    expect(page.locator('[id="rule-1-1.kind"]')).to_have_value("list")
+    expect(page.locator('[id="rule-1-2.kind"]')).to_have_value("list")
+    expect(page.locator('[id="rule-0.event"]')).to_have_value("add_to_cart")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator('[id="rule-0.kind"]')).to_have_value("list")
+    group = page.locator('[id="rule-2"] > .rule-items > .rule-moves .rule-grip')
+    group.drag_to(page.locator('[id="rule-2-1"]'))  # not into itself
+    page.locator('[id="rule-0"] .rule-grip').drag_to(page.locator(".editor-said"))
+    page.wait_for_timeout(400)
+    assert grammar.loads(world.cart.versions.get(number=2).segment) == grammar.parse(rule)
+    assert page.locator(".drop-before, .drop-after").count() == 0
+    assert page.complaints == []
+
+
 def test_who_edits_an_older_draft_sees_both_and_chooses(world, open_as):
     page = open_as("marketer")
     page.goto(f"/audiences/{world.cart.key}/edit/")
