@@ -8,6 +8,7 @@ from typing import Any
 from celery import Celery
 from celery.beat import Scheduler
 from celery.exceptions import SecurityWarning
+from celery.signals import setup_logging
 from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -20,6 +21,11 @@ app.autodiscover_tasks()
 app.conf.beat_schedule = {
     "sweep": {"task": "audiences.sweep", "schedule": 1.0, "options": {"queue": "urgent", "expires": 5}}
 }
+
+
+@setup_logging.connect
+def _leave_logging_alone(**_: Any) -> None:
+    """With a receiver here Celery sets up none of its own: settings.LOGGING is all there is, and LOG_LEVEL counts in workers too."""
 
 
 class Ticker(Scheduler):

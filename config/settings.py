@@ -247,7 +247,8 @@ LOGGING = {
         "django.request": {"level": "CRITICAL"},  # its lines carry whole addresses; config/middleware.py logs requests
         "django.db.backends": {"level": "WARNING"},  # its DEBUG lines carry values
         "django.template": {"level": "WARNING", **_form_only},
-        "django.security": _form_only,
+        "django.security.csrf": _form_only,
+        "django.security.DisallowedHost": _form_only,
         "celery": {"level": "WARNING"},
         "celery.app.trace": _form_only,
     },

@@ -2,7 +2,10 @@
 
 import pytest
 
+from tests.destinations.conftest import account_number, sandbox
 from tests.journeys.deployment import Deployment
+
+__all__ = ["account_number", "sandbox"]
 
 
 @pytest.fixture
