@@ -31,6 +31,8 @@ PERMISSIONS: dict[str, frozenset[str]] = {
     "person.reveal": frozenset({ADMIN}),
     "import.view": frozenset({ADMIN, MARKETER, OPERATOR}),
     "import.run": frozenset({ADMIN, OPERATOR}),
+    "privacy.view": frozenset({ADMIN, OPERATOR}),
+    "privacy.decide": frozenset({ADMIN}),
     "refused.export": frozenset({ADMIN}),
     "destination.view": EVERYONE,
     "destination.edit": frozenset({ADMIN, OPERATOR}),

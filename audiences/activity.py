@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "import": ("Import", "audiences:import", True),
     "list": ("List", "", False),
     "person": ("Person", "audiences:person", True),
+    "privacy": ("Privacy request", "qa:privacy-request", True),
     "user": ("User", "audiences:users", False),
     "api_key": ("API key", "audiences:keys", False),
     "workspace": ("Workspace", "audiences:settings", False),

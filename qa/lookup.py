@@ -54,6 +54,7 @@ ACTIONS = (
     Page("qa:new-audience", "New audience", "Seven steps from a destination to an owner", "setup.edit", "plus", "n", "create set-up start"),
     Page("audiences:upload", "Import people or events", "A CSV or Parquet file", "import.run", "imports", "", "upload file"),
     Page("destinations:choose", "Connect a destination", "An account on a platform", "destination.edit", "destinations", "", "new add account"),
+    Page("qa:new-privacy", "New privacy request", "Somebody asks to be erased or suppressed", "privacy.decide", "lock", "", "gdpr ccpa erase delete forget"),
     Page("audiences:people", "Find a person", "By id, e-mail or phone; why they are in or out", "person.view", "people", "g p", "profile trace"),
 )  # fmt: skip
 PAGES = (
@@ -68,6 +69,7 @@ PAGES = (
     Page("qa:mails", "Mail", "What Rollcall has mailed to whom", "mail.view", "mail", "", "outbox e-mail"),
     Page("qa:setups", "Set-ups under way", "Audiences begun and not finished", "setup.edit", "setup", "", "steps launch"),
     Page("audiences:activity", "Activity", "Who changed what, and why", "trail.view", "clock", "", "audit trail history"),
+    Page("qa:privacy", "Privacy requests", "Who asked to be erased, and how far it is", "privacy.view", "lock", "", "gdpr ccpa erasure delete suppression forget"),
     Page("audiences:naming", "Naming convention", "How audiences are named", "naming.view", "tag", "", "names tokens settings"),
     Page("destinations:rename-names", "Rename in bulk", "What would be called otherwise", "audience.edit", "tag", "", "names convention"),
     Page("audiences:conformance", "Names that depart from the convention", "Audience by audience", "naming.view", "tag", "", "conformance rename"),

@@ -16,6 +16,7 @@ from audiences.models import (
     Identity,
     ImportFile,
     PersonList,
+    PrivacyRequest,
     Refresh,
     RefusedRow,
     Replacement,
@@ -24,7 +25,7 @@ from audiences.models import (
 )
 from audiences.services import audiences, naming, refreshes, versions
 from destinations.models import Account as PlatformAccount
-from destinations.models import Destination, Eligibility, Ledger, Mapping, Operation, Rejection, Run
+from destinations.models import Destination, Eligibility, Ledger, Mapping, Operation, PrivacyReceipt, Rejection, Run
 from qa.models import Incident, Mail, SetUp, SpotCheck, SpotCheckPerson
 from qa.setup import STEPS, link_for
 from tests.audiences.people_in import identify, number, track
@@ -287,6 +288,27 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
             made_by=world.users["marketer"],
             connected_at=timezone.now(),
         )
+    request, _ = PrivacyRequest.objects.get_or_create(
+        removal="filled",
+        defaults={
+            "kind": "suppression", "source": "page", "state": "done", "asked_at": timezone.now(), "due_at": timezone.now(),
+            "untouched": ["Meta EU"], "confirmed_at": timezone.now(), "done_at": timezone.now(), "people": [999_999],
+        },
+    )  # fmt: skip
+    frozen, _ = PrivacyRequest.objects.get_or_create(
+        removal="filled too",
+        defaults={
+            "kind": "erasure", "source": "api", "state": "removing", "asked_at": timezone.now(),
+            "due_at": timezone.now() - timedelta(days=1), "people": [999_998], "identities": [999_998],
+        },
+    )  # fmt: skip
+    receipt, _ = PrivacyReceipt.objects.get_or_create(
+        request=frozen, mapping=world.mapping,
+        defaults={
+            "destination": "Meta EU", "platform": "meta", "audience": cart, "left_at": timezone.now(),
+            "waits": "The connection is frozen: nothing is sent, not even removals.",
+        },
+    )  # fmt: skip
     return {
         "/": everybody,
         "/alerts/": everybody,
@@ -366,6 +388,16 @@ def addresses(world: Filled) -> dict[str, tuple[str, ...]]:
         "/overlap/?a=not_yet": everybody,
         f"/overlap/{cart}/{world.buyers.key}/": everybody,
         f"/overlap/{cart}/{world.draft.key}/": everybody,
+        "/privacy/": makers,
+        "/privacy/?state=overdue": makers,
+        "/privacy/?state=lifted": makers,
+        "/privacy/new/": admin,
+        f"/privacy/new/?person={world.person}": admin,
+        "/privacy/list/": admin,
+        f"/privacy/{request.pk}/": makers,
+        f"/privacy/{frozen.pk}/": makers,
+        f"/privacy/{request.pk}/lift/": admin,
+        f"/privacy/{frozen.pk}/receipts/{receipt.pk}/give-up/": admin,
         "/runs/": everybody,
         "/runs/?state=trouble": everybody,
         f"/runs/{world.run.pk}/": everybody,

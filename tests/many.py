@@ -8,9 +8,9 @@ from django.utils import timezone
 from pyroaring import BitMap
 
 from audiences import bitmaps, clock
-from audiences.models import Audience, AuditEntry, Membership, Refresh, SegmentVersion, User
+from audiences.models import Audience, AuditEntry, Membership, PrivacyRequest, Refresh, SegmentVersion, User
 from audiences.segments import explain, grammar
-from destinations.models import Account, Destination, Ledger, Mapping, Run
+from destinations.models import Account, Destination, Ledger, Mapping, PrivacyReceipt, Run
 from qa.models import Baseline, Incident, Mail, SetUp
 
 RULE: dict[str, Any] = {
@@ -83,6 +83,17 @@ def audiences(number: int, owner: User, *, people: int = 2_000, every_incident: 
              message_id=f"<{incident.pk}@many>", state="sent", sent_at=now)
         for incident in incidents
     )  # fmt: skip
+    asked = PrivacyRequest.objects.bulk_create(
+        PrivacyRequest(kind="erasure", source="page", state="removing", requested_by=owner, asked_at=now, due_at=now, removal=f"many {n}",
+                       people=[n], identities=[n])
+        for n in range(number)
+    )  # fmt: skip
+    PrivacyReceipt.objects.bulk_create(
+        PrivacyReceipt(
+            request=request, mapping=mapping, destination="Account", platform="meta", audience="many", left_at=now
+        )
+        for request, mapping in zip(asked, mappings, strict=True)
+    )
     SetUp.objects.bulk_create(SetUp(audience=one, started_by=owner) for one in made[::every_incident])
     AuditEntry.objects.bulk_create(
         AuditEntry(actor=owner, actor_label=owner.email, verb=verb, object_type="audience", object_key=one.key, after={"version": 1})

@@ -10,7 +10,7 @@ from django.utils.dateparse import parse_datetime
 
 from audiences import faults
 from audiences.clock import now_us
-from audiences.models import ImportFile, PrivacyRequest, User
+from audiences.models import ImportFile, User
 from audiences.people import imports, normalise, privacy, refused
 from audiences.people.imports import Batch, ImportRefused, Reader
 from audiences.people.keys import Key
@@ -104,7 +104,7 @@ class _Requests(Reader):
                 actor=self.row.created_by,
                 asked_at=parse_datetime(asked["asked_at"]) if asked["asked_at"] else None,
                 reference=asked["reference"],
-                import_file=self.row if asked["source"] == PrivacyRequest.Source.LIST else None,
+                import_file=self.row,
             )
         except privacy.NotAsked as error:
             self.refuse_row(row, "", str(error))

@@ -19,6 +19,7 @@ LISTS = (
     "/audiences/?q=cart",
     "/alerts/",
     "/mail/",
+    "/privacy/",
     "/runs/",
     "/destinations/",
     "/destinations/many_0/",

@@ -24,7 +24,7 @@ from django.utils import timezone
 from audiences import access, models
 from audiences.models import ApiKey, User
 from audiences.people import imports as files
-from destinations.models import Hold, RecordExport
+from destinations.models import Hold, PrivacyReceipt, RecordExport
 from qa import setup
 from qa.models import Baseline, Incident, Mail, SetUp, SpotCheck, SpotCheckPerson
 from tests import filled
@@ -128,6 +128,12 @@ def world() -> World:
     record = RecordExport.objects.create(
         audience=of.cart, tables=["audiences"], file_format="csv", start_us=0, end_us=1
     )
+    request = models.PrivacyRequest.objects.create(
+        kind="suppression", source="page", state="removing", asked_at=now, due_at=now, removal="r", identities=[999_999]
+    )  # fmt: skip
+    receipt = PrivacyReceipt.objects.create(
+        request=request, mapping=of.mapping, destination="Meta EU", platform="meta", audience=of.cart.key, left_at=now
+    )  # fmt: skip
     token = "a" * 32
     (files.uploads() / token).write_text("id,mail\n1,ann@shop.example\n")
     ids: dict[str, Callable[[], Any]] = {
@@ -135,6 +141,8 @@ def world() -> World:
         "a": lambda: of.cart.key,
         "b": lambda: of.buyers.key,
         "number": lambda: 1,
+        "privacy:pk": lambda: request.pk,
+        "receipt": lambda: receipt.pk,
         "profile_no": lambda: of.person,
         "person": lambda: drawn.pk,
         "kind": lambda: "meta",
