@@ -153,7 +153,7 @@
   // A failed request must not look like nothing happened.
   document.addEventListener("htmx:responseError", (event) => {
     const status = event.detail.xhr.status;
-    say(status === 403 ? "This is not for your role." : status === 404 ? "It is no longer there. Load the page again." : "Something went wrong. Load the page again.");
+    say(status === 403 ? "This is not for your role." : status === 404 ? "It is no longer there. Load the page again." : status === 400 ? "Not taken: too large. It still stands here." : "Something went wrong. Load the page again.");
   });
   document.addEventListener("htmx:sendError", () => say("Rollcall cannot be reached. Trying goes on."));
   document.addEventListener("htmx:afterSettle", () => document.querySelectorAll(".toast").forEach(leaveSoon));

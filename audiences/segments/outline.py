@@ -7,7 +7,7 @@ from decimal import Decimal
 from audiences.clock import DAY, HOUR, MINUTE
 from audiences.segments.literals import write_moment
 from audiences.segments.outline_edits import edited
-from audiences.segments.outline_forms import form_of, of_post
+from audiences.segments.outline_forms import form_of, of_post, too_large
 from audiences.segments.outline_items import (
     DATES,
     SPANS,
@@ -57,6 +57,7 @@ __all__ = [
     "of_post",
     "of_tree",
     "place_of",
+    "too_large",
     "tree_of",
     "walk",
 ]

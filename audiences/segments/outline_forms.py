@@ -21,6 +21,8 @@ from audiences.segments.outline_items import (
 )
 
 MAX_ITEMS, MAX_LEVELS, MAX_PARTS = 2_000, 40, 40
+_KIND = re.compile(rf"{ROOT}(-\d+)*\.kind")
+_MANY = f"a rule has at most {MAX_ITEMS:,} parts; put some of them into an audience of their own, and name that"
 OPS = {
     "attribute": ("is", "is_not", "in", "not_in", "contains", "starts_with", "ends_with", "gt", "gte", "lt", "lte", "between", "before", "after", "within_last", "not_within_last", "within_next", "exists", "missing"),
     "measure": ("gte", "gt", "lte", "lt", "between", "is", "is_not"),
@@ -54,14 +56,28 @@ def form_of(outline: Item) -> dict[str, str]:
 
 
 def of_post(post: Mapping[str, Any]) -> Item:
-    """The outline that a form says."""
-    left = [MAX_ITEMS]
-    root = _read(post, ROOT, 1, left)
+    """The outline that a form says. Raises ValueError in words where it says more than any outline holds."""
+    if sum(bool(_KIND.fullmatch(name)) for name in post) > MAX_ITEMS:
+        raise ValueError(_MANY)
+    root = _read(post, ROOT, 1)
     if root is None or not is_group(root):
         root = {"kind": "all", "nots": 0, "items": [root] if root else [], "bare": True}
     elif post.get(f"{ROOT}.bare"):
         root["bare"] = True
     return {**root, "nots": 0}
+
+
+def too_large(outline: Item) -> str:
+    """Why a form could not say this outline, in words; empty: it can."""
+    parts = [item for _, item in walk(outline)]
+    if len(parts) > MAX_ITEMS:
+        return _MANY
+    if max(path.count("-") for path, _ in walk(outline)) >= MAX_LEVELS:
+        return f"groups stand at most {MAX_LEVELS - 1} deep in one another"
+    holders = [holder for item in parts for holder in (item, *item.get("steps", ()))]
+    if any(len(holder.get(within, ())) > MAX_PARTS for holder in holders for within in ("steps", "where")):
+        return f"one rule has at most {MAX_PARTS} conditions or steps"
+    return ""
 
 
 def _conditions(path: str, holder: Item) -> dict[str, str]:
@@ -72,16 +88,15 @@ def _conditions(path: str, holder: Item) -> dict[str, str]:
     }
 
 
-def _read(post: Mapping[str, Any], path: str, level: int, left: list[int]) -> Item | None:
+def _read(post: Mapping[str, Any], path: str, level: int) -> Item | None:
     kind = post.get(f"{path}.kind")
-    if kind is None or left[0] <= 0:
+    if kind is None:
         return None
-    left[0] -= 1
     given = str(post.get(f"{path}.nots", ""))
     nots = int(given) if re.fullmatch(r"[0-9]|1[0-2]", given) else 0
     if kind in GROUPS:
         items: list[Item] = []
-        while level < MAX_LEVELS and (item := _read(post, f"{path}-{len(items)}", level + 1, left)) is not None:
+        while level < MAX_LEVELS and (item := _read(post, f"{path}-{len(items)}", level + 1)) is not None:
             items.append(item)
         return {"kind": kind, "nots": nots, "items": items}
     kind = kind if kind in ROWS else "event"

@@ -75,9 +75,11 @@ def current(audience: Audience) -> Draft:
 def save(*, actor: User, audience: Audience, edited: Item, number: int, revision: int) -> Draft:
     """Keep the outline as a further step of the draft with this number (0: there was none) and revision.
 
-    Raises Conflict where it is not that any more, unless it says the same; AudienceRefused for an archived audience."""
+    Raises Conflict where it is not that any more, unless it says the same; AudienceRefused for an archived audience and a rule too large."""
     if len(str(edited)) > MAX_TEXT:
         raise AudienceRefused(Problem("", "the rule is too long to be kept"))
+    if words := outline.too_large(edited):
+        raise AudienceRefused(Problem("", words))
     with transaction.atomic():
         audience = held(audience)
         not_archived(audience)

@@ -46,7 +46,11 @@ def editor(request: HttpRequest, key: str) -> HttpResponse:
             return redirect(request.path)
         edited = now.outline
     else:
-        edited = outline.of_post(request.POST)
+        try:
+            edited = outline.of_post(request.POST)
+        except ValueError as error:
+            messages.error(request, f"Not done: {error}. What was saved before stands here.")
+            return _shown(request, audience, drafts.current(audience), status=422)
     try:
         draft, focus = _done(request, audience, edited, deed, place)
     except Conflict as conflict:
@@ -69,7 +73,7 @@ def editor(request: HttpRequest, key: str) -> HttpResponse:
         if deed == "review":
             return _go(request, reverse("qa:review", args=[key]) if draft.version else "")
     if deed == "template":
-        return _go(request, f"{reverse('qa:templates', args=[key])}?{urlencode({'recipe': place})}")
+        return _go(request, f"{reverse('qa:templates', args=[key])}?{urlencode({'recipe': place[:50]})}")
     if wants_fragment(request):
         answer = _shown(request, audience, draft, focus=focus)
         return trigger_client_event(answer, "rule-changed")

@@ -58,7 +58,10 @@ def preview_page(request: HttpRequest, key: str) -> HttpResponse:
     if look == "by-itself":
         return HttpResponse(status=204)
     if f"{outline_items.ROOT}.kind" in request.POST:
-        asked = _edited(audience, outline.of_post(request.POST))
+        try:
+            asked = _edited(audience, outline.of_post(request.POST))
+        except ValueError as error:
+            asked = Asked(None, unfinished=(f"{str(error)[:1].upper()}{str(error)[1:]}.",))
     else:
         asked = _checked(audience, vocabulary.rule(last.segment)) if last is not None else _stored(audience)
     if asked.tree is None or asked.problems:
