@@ -237,7 +237,8 @@ def _begin(**_: Any) -> None:
 
 
 @worker_shutting_down.connect
-def _stop(**_: Any) -> None:
+def stop(**_: Any) -> None:
+    """What takes long ends at its next safe place. Whatever ends a worker calls it: a signal, or an error of its own (config/celery.py)."""
     _asked_to_stop.set()
 
 

@@ -66,7 +66,8 @@ def _begin(sender: Any, **_: Any) -> None:
 
 
 @worker_shutdown.connect
-def _last_counts(**_: Any) -> None:
+def _finish(**_: Any) -> None:
+    _self_check.stop()
     tallies.flush()
 
 
@@ -82,6 +83,7 @@ class SelfCheck:
         self._sign = time.monotonic()  # when it last took something, or could not have
         self._name, self._queues, self._threads = "", list[str](), 1
         self._started = timezone.now()
+        self._over = threading.Event()
 
     def begin(self, name: str, queues: list[str], *, threads: int) -> None:
         self._name, self._queues, self._threads = name, queues, threads
@@ -103,7 +105,11 @@ class SelfCheck:
             self._note()
             tallies.flush()
             connection.close()
-            time.sleep(EVERY.total_seconds())
+            if self._over.wait(EVERY.total_seconds()):
+                return
+
+    def stop(self) -> None:
+        self._over.set()
 
     def _ask(self) -> bool:
         try:

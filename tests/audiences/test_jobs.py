@@ -157,7 +157,7 @@ def test_a_job_whose_worker_is_asked_to_stop_ends_at_a_safe_place_and_is_due_at_
         while True:
             ran.append("step")
             if len(ran) == 3:
-                jobs._stop()
+                jobs.stop()
             claim.renew()
 
     monkeypatch.setattr(jobs, "_asked_to_stop", type(jobs._asked_to_stop)())

@@ -129,6 +129,13 @@ class Services(Deployment):
         env = {"BROKER_URL": self.redis.url, "LAKE_URL": str(self.folder / "lake"), **env}
         return super().manage(*words, check=check, timeout=timeout, **env)
 
+    def look_after(self) -> None:
+        """Start again what has ended, as the restart policy of docker-compose.yml does."""
+        for name, process in list(self.running.items()):
+            if process.poll() is not None:
+                assert self.compose[name]["restart"] == "unless-stopped"
+                self.start(name)
+
     def stop_service(self, name: str) -> tuple[int, float]:
         """SIGTERM, as `docker compose stop` sends: the exit code, and how many seconds it took."""
         process, began = self.running.pop(name), time.monotonic()
