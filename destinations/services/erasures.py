@@ -167,4 +167,6 @@ def _why_it_waits(mapping: Mapping, held: BitMap, receipt: PrivacyReceipt, now: 
     )
     if refused is not None:
         return f"The platform refused it, and is asked again: {refused.reason}"
+    if receipt.accepted_at and receipt.accepted_at >= receipt.left_at:
+        return "Received; the platform's confirmation is still to come."
     return "Sent; the outcome is not known yet." if receipt.sent_at else "It goes with the next call to this platform."
