@@ -4,10 +4,16 @@ import time
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
-from django.urls import Resolver404, resolve
+from django.template.loader import render_to_string
+from django.urls import Resolver404, resolve, reverse
 from django_structlog.middlewares import RequestMiddleware as Original
 
-from audiences import tallies
+from audiences import access, tallies
+from audiences.forms import UPLOAD_LIMIT
+
+FORM_BYTES = (
+    2_000_000  # of a form without files; what it may hold is less (DATA_UPLOAD_MAX_MEMORY_SIZE), and Django's to refuse
+)
 
 
 class MachinesFirst:
@@ -40,6 +46,26 @@ def _kind(request: HttpRequest) -> str:
     if request.method not in ("GET", "HEAD"):
         return "action"
     return "fragment" if "HX-Request" in request.headers else "page"
+
+
+class LargeBodies:
+    """Refuses a body by the size it says it has, before any of it is read: Django writes uploaded files to the disk as they come, whoever
+    sends them, and checks who that is later. The Track API has limits of its own. Stands after authentication, before anything reads forms."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        said = request.META.get("CONTENT_LENGTH") or "0"
+        size = int(said) if said.isascii() and said.isdigit() else 0
+        if size > FORM_BYTES and not request.path_info.startswith("/api/") and size > self._allowed(request):
+            return HttpResponse(render_to_string("413.html"), status=413)
+        return self._get_response(request)
+
+    @staticmethod
+    def _allowed(request: HttpRequest) -> int:
+        takes_files = request.path_info == reverse("audiences:upload") and access.may(request.user, "import.run")
+        return UPLOAD_LIMIT + FORM_BYTES if takes_files else FORM_BYTES
 
 
 class RequestMiddleware(Original):
