@@ -59,6 +59,10 @@ class Warehouse(models.Model):
         FAILING = "failing", "Failing"
 
     installation = models.UUIDField(default=uuid.uuid4, help_text="What is written there carries it")
+    era = models.UUIDField(
+        default=uuid.uuid4,
+        help_text="What was loaded under another one is of a time that has not been: all is loaded anew",
+    )
     address = models.CharField(max_length=400, blank=True, help_text="user@host:port/database, to be shown")
     credentials = models.TextField(blank=True, help_text="Encrypted (destinations/secrets.py)")
     credentials_by = models.ForeignKey("audiences.User", null=True, on_delete=models.SET_NULL, related_name="+")

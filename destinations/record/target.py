@@ -132,16 +132,20 @@ class Target:
         state = "which is filled already" if there else "which the first load makes"
         return f"Connected to {self._where}; writes to the schema {self.schema}, {state}."
 
-    def prepare(self, installation: str, fence: int) -> None:
-        """Our tables are there afterwards, are this installation's, and nobody with an older fence writes any more. Raises Misconfigured."""
+    def prepare(self, installation: str, era: str, fence: int) -> None:
+        """Our tables are there afterwards, are this installation's, and nobody with an older fence writes any more. What was written in
+        another era is gone. Raises Misconfigured and Overtaken."""
         with self.transaction() as cursor:
             if not self._check(cursor, installation):
-                self._make(cursor, installation)
-            cursor.execute(
-                self.sql("SELECT (value ->> 'fence')::bigint FROM {_rollcall} WHERE part = 'load' FOR UPDATE")
-            )
-            (stored,) = cursor.fetchone() or (0,)
-            if stored > fence:
+                self._make(cursor, installation, era)
+            cursor.execute(self.sql("SELECT part, value FROM {_rollcall} WHERE part IN ('made', 'load') FOR UPDATE"))
+            known = dict(cursor.fetchall())
+            if known["made"].get("era") != era:
+                for table in (*(table.name for table in shape.TABLES), PEOPLE):
+                    cursor.execute(self.sql("DELETE FROM {table}", table=self.name(table)))
+                cursor.execute(self.sql("DELETE FROM {_rollcall} WHERE part NOT IN ('made', 'load')"))
+                self.keep(cursor, "made", {"installation": installation, "format": FORMAT, "era": era})
+            elif known.get("load", {}).get("fence", 0) > fence:
                 raise Overtaken
             self.keep(cursor, "load", {"fence": fence})
 
@@ -176,7 +180,7 @@ class Target:
                 cursor.execute(self.sql("DROP TABLE {table}", table=self.name(table)))
         return len(OURS)
 
-    def _make(self, cursor: psycopg.Cursor[Any], installation: str) -> None:
+    def _make(self, cursor: psycopg.Cursor[Any], installation: str, era: str) -> None:
         cursor.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [self.schema])
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.schema)))
@@ -204,7 +208,7 @@ class Target:
         for table, on in _INDEXES:
             key = sql.SQL(", ").join(map(sql.Identifier, on))
             cursor.execute(self.sql("CREATE INDEX ON {table} ({key})", table=self.name(table.name), key=key))
-        self.keep(cursor, "made", {"installation": installation, "format": FORMAT})
+        self.keep(cursor, "made", {"installation": installation, "format": FORMAT, "era": era})
 
     def _check(self, cursor: psycopg.Cursor[Any], installation: str | None) -> bool:
         """Whether our tables are there. Raises Misconfigured where we may not write, or where somebody else has."""

@@ -13,7 +13,7 @@ from audiences.people import restoring
 from audiences.services import trail
 from destinations import ledger
 from destinations.models import Decision, Hold, Ledger, LogCursor, Mapping, RecordExport, Run
-from destinations.services import holds, runs
+from destinations.services import holds, runs, warehouse
 from destinations.transitions import Book
 
 MARKS = ((LogCursor, "mark"), (Ledger, "change_seq"), (Decision, "seq"), (RecordExport, "change_seq"))
@@ -40,6 +40,7 @@ def restored(*, now: datetime, hold: bool = True, everybody: bool = False) -> Re
     restoring.check_lake()
     restoring.forget_answers()
     restoring.begin_anew(MARKS)
+    warehouse.begin_anew()
     chosen = Mapping.objects.exclude(remote_id="").select_related("audience", "destination").order_by("pk")
     known = BitMap(Identity.objects.values_list("identity_no", flat=True).iterator()) if everybody else BitMap()
     people = 0

@@ -1,5 +1,6 @@
 """The customer's warehouse: named, checked, loaded by its cadence, stopped, emptied. What a load does is record/loading.py's."""
 
+import uuid
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
@@ -126,6 +127,11 @@ def empty(*, actor: User | None) -> int:
     return dropped
 
 
+def begin_anew() -> None:
+    """Our own database came back from a backup: what was loaded after it never was, so the next load writes everything."""
+    Warehouse.objects.update(era=uuid.uuid4())
+
+
 def load_here() -> Warehouse:
     """Load it in this process; the row as it is afterwards. Raises Refused, jobs.Busy, and ConnectorError in words."""
     if not get().credentials:
@@ -140,7 +146,7 @@ def load(claim: jobs.Claim) -> None:
     row = get()
     try:
         with _opened(row) as there:
-            there.prepare(str(row.installation), claim.fence)
+            there.prepare(str(row.installation), str(row.era), claim.fence)
             work = Load(there, claim.fence, row.with_events, tell=lambda rows: claim.progress(**rows))
             up_to = work.run()
     except (target.Overtaken, lake.SnapshotGone) as error:

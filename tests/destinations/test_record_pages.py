@@ -6,17 +6,15 @@ from datetime import timedelta
 
 import pyarrow.parquet as pq
 import pytest
-from django.db import transaction
 from django.utils import timezone
 
 from audiences import clock, jobs
 from audiences.models import AuditEntry, Job
-from audiences.people import removal
 from destinations.models import RecordExport, Warehouse
 from destinations.record import shape
 from destinations.services import record, warehouse
 from tests import filled
-from tests.audiences.people_in import number, until_counted
+from tests.audiences.people_in import erase, until_counted
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -111,8 +109,7 @@ def test_somebody_who_is_erased_takes_every_file_with_them(world):
     export = RecordExport.objects.get()
     path = record.path_of(export)
     assert path.exists()
-    with transaction.atomic():
-        removal.erase([number("bob")], at_us=clock.now_us())
+    erase("bob")
     until_counted()
 
     response = marketer.post(f"/audiences/{world.cart.key}/record/{export.pk}/download/", follow=True)
@@ -132,8 +129,7 @@ def test_files_are_swept_when_their_time_is_over_or_somebody_was_erased(world):
     RecordExport.objects.filter(pk=old.pk).update(kept_until=timezone.now() - timedelta(seconds=1))
     assert record.sweep() == 1
     assert (record.path_of(old).exists(), record.path_of(young).exists()) == (False, True)
-    with transaction.atomic():
-        removal.erase([number("ann")], at_us=clock.now_us())
+    erase("ann")
     assert record.sweep() == 1
     assert not record.path_of(young).exists()
     assert [export.state for export in RecordExport.objects.order_by("pk")] == ["expired", "withdrawn"]
