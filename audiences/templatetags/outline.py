@@ -13,7 +13,7 @@ from audiences.segments.outline_items import Problem
 register = template.Library()
 
 KINDS = {
-    "event": "did an event", "attribute": "have an attribute", "measure": "have a total or average", "moment": "did it first or last",
+    "event": "did an event", "attribute": "have an attribute", "measure": "have a total or average", "moment": "did an event first or last",
     "sequence": "did events in order", "known_for": "have been known", "audience": "are in an audience", "list": "are on a list",
     "customerio": "are in a Customer.io segment", "bucket": "fall in a random split",
 }  # fmt: skip

@@ -41,6 +41,33 @@ def test_the_page_counts_by_itself_and_keeps_its_data_until_it_is_recounted(addr
     assert page.complaints == []
 
 
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_beside_the_editor_stand_size_age_change_reach_rules_overlap_and_masked_people(
+    world, address, open_as, scheme, width
+):
+    page = open_as("marketer", width=width, color_scheme=scheme)
+    page.goto(f"/audiences/{world.cart.key}/edit/")
+    panel = page.locator("#preview")
+    expect(panel).to_contain_text("of 2 people")
+    if width == 390:  # where the panel lies below the rule, its number stays in sight
+        expect(page.locator("#preview-said")).to_be_in_viewport()
+        assert page.locator("#preview-said").bounding_box()["width"] == 390
+    said = " ".join(panel.inner_text().split())
+    for words in (
+        "As of just now",
+        "Finds 2 of 2 people, 100% · exact",
+        "Against v1, live +1 −0",
+        "1 person on the same data",
+    ):
+        assert words in said, words
+    assert "E-mail 2 100%" in said and "Phone 1 50%" in said and "Own id 2 100%" in said
+    assert "People by each rule alone Did “add_to_cart” at least once in the last 24 hours 2" in said
+    assert f"Also in {world.buyers.name} 1 50%" in said
+    people = panel.locator(".also").last.inner_text()
+    assert people.count("•••@s•••.example") == 2 and "ann@" not in people and "bob" not in people.lower()
+    assert problems(page) == [] and page.complaints == []
+
+
 def test_without_scripts_it_is_counted_and_recounted_by_buttons(address, open_as):
     page = open_as("marketer", width=390, java_script_enabled=False)
     page.goto(address)
