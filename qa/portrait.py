@@ -14,7 +14,7 @@ from audiences.queries import Health
 from audiences.segments import exits
 from audiences.services import locks
 from audiences.services import naming as naming_service
-from destinations import placements
+from destinations import latencies, placements
 from destinations import queries as destinations
 from destinations.models import Run
 from destinations.replacements import Hindrance
@@ -44,6 +44,7 @@ class Connected:
 
     seen: destinations.Seen
     there: There
+    latency: latencies.Latency
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,13 @@ def numbers(key: str, zone: ZoneInfo) -> Numbers | None:
     partners = pairs.partners([row.audience.pk]).get(row.audience.pk, [])
     there = placements.of({row.audience.pk, *(partner.pk for partner in partners)}, convention)
     places = {placement.mapping.pk: placement for placement in there.get(row.audience.pk, ())}
+    took = latencies.of(list(places))
     connected = [
-        Connected(seen, There(places[seen.mapping.pk], catalog.beside(places[seen.mapping.pk], partners, there)))
+        Connected(
+            seen,
+            There(places[seen.mapping.pk], catalog.beside(places[seen.mapping.pk], partners, there)),
+            took[seen.mapping.pk],
+        )
         for seen in destinations.connections(audience=row.audience)
         if seen.mapping.pk in places
     ]

@@ -17,7 +17,7 @@ from audiences.access import requires
 from audiences.models import Audience, User
 from audiences.queries import activity
 from audiences.views.page import actor, page
-from destinations import queries, refusals, remote_descriptions, remote_names
+from destinations import latencies, queries, refusals, remote_descriptions, remote_names
 from destinations.forms import AdoptForm, ChooseForm, ConnectionForm, ExceptionForm, FreezeForm, ReasonForm, TypedForm
 from destinations.models import ENDED, Hold, Run
 from destinations.models import Mapping as Connection
@@ -222,6 +222,8 @@ def connection(request: HttpRequest, pk: int) -> HttpResponse:
         "described": remote_descriptions.of(mapping),
         "deeds": [(name, deed) for name, deed in DEEDS.items() if _may_now(name, deed, mapping)],
         "reasons": refusals.by_reason(mapping),
+        "latency": latencies.of([pk])[pk],
+        "removals": latencies.newest(pk, 8),
         "rehearsal": rehearsal,
         "rehearsing": bool(rehearsal and rehearsal.state not in ENDED),
         "runs": queries.runs().filter(mapping=pk, rehearsal=False)[:8],

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from audiences import owners
 from audiences.models import Audience, Refresh, Replacement, Workspace
+from destinations import latencies
 from destinations.models import ENDED, Destination, Hold, Operation, Removal, Run
 from destinations.models import Mapping as Connection
 from qa import gates, limits
@@ -21,9 +22,6 @@ from qa.models import Incident, Limits
 
 DAY = timedelta(days=1)
 WINDOWS = 8  # the last 24 hours, and the seven before
-# What a removal may take: a buyer should not go on seeing the ad, a person who asked to be deleted has the law on their side.
-DEADLINES = {"purchase": timedelta(minutes=5)}
-DEADLINE = timedelta(hours=24)
 UNANSWERED = timedelta(minutes=30)  # a removal that was sent, and whose outcome is still not known
 ENDED_LATELY = timedelta(days=7)
 SENDS = (Connection.State.TRIAL, Connection.State.LIVE, Connection.State.PAUSED)
@@ -187,11 +185,8 @@ def _mappings() -> QuerySet[Connection]:
 
 def _overdue(now: datetime) -> dict[int, Waiting]:
     """Removals that nobody has received in time, and removals that were sent and not answered. Two queries."""
-    late = Q(left_at__lt=now - DEADLINE)
-    for cause, deadline in DEADLINES.items():
-        late |= Q(cause=cause, left_at__lt=now - deadline)
     rows = (
-        Removal.objects.filter(late, accepted_at=None).values("mapping").annotate(n=Count("pk"), first=Min("left_at"))
+        Removal.objects.filter(latencies.overdue(now)).values("mapping").annotate(n=Count("pk"), first=Min("left_at"))
     )
     found = {row["mapping"]: Waiting(row["n"], row["first"]) for row in rows}
     unsure = Operation.objects.filter(open=True, kind=Operation.Kind.REMOVE, prepared_at__lt=now - UNANSWERED).values(
