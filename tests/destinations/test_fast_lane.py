@@ -3,7 +3,6 @@
 import contextlib
 import random
 import threading
-from dataclasses import dataclass
 from datetime import timedelta
 
 import psycopg
@@ -22,59 +21,20 @@ from audiences.services import lists
 from destinations import changes, fastlane, leases, ledger, plan, transitions, urgent, verdicts, wanted
 from destinations.fastlane import FastLane
 from destinations.ledger import Outcome, Watch
-from destinations.models import Decision, Destination, Errand, Exclusion, Hold, Ledger, Mapping, Operation, Removal
+from destinations.models import Decision, Errand, Exclusion, Hold, Ledger, Mapping, Operation, Removal
 from destinations.plan import Step
 from destinations.services import mappings
 from tests.audiences.people_in import identify, merge, number, track, until_counted
 from tests.destinations import scene
-from tests.destinations.scene import Scene, hashes, identity_of
+from tests.destinations.pair import BOUGHT, PEOPLE, made
+from tests.destinations.scene import hashes, identity_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
-BOUGHT = {"event": "purchase", "count": {"at_least": 1}, "within": "180d"}
-PEOPLE = ("anna", "bert", "carl")
-
-
-@dataclass
-class Pair:
-    """A retargeting audience and the suppression audience that it is linked to, both live; the lane that reads what happens."""
-
-    cart: Scene
-    bought: Scene
-    lane: FastLane
-
-    def happens(self) -> None:
-        """The lane looks, and what it sends is delivered. No sync and no count."""
-        self.lane.look()
-        for destination in Destination.objects.all():
-            urgent.deliver(destination.pk)
-
-    def causes(self) -> set[tuple[str, str]]:
-        """(kind, cause) of the calls that were said urgently."""
-        return set(Operation.objects.filter(lane=leases.URGENT).values_list("kind", "cause"))
 
 
 @pytest.fixture
 def pair(sandbox, account_number):
     return made(sandbox, account_number)
-
-
-def made(sandbox, account, rule=scene.NO_PURCHASE):
-    scene.workspace()
-    scene.imported(*PEOPLE)
-    identify("zoe", email="zoe@example.com")
-    track("zoe", "purchase")
-    suppression = scene.audience("bought_180d", BOUGHT, "suppression")
-    retargeting = scene.audience("cart", rule)
-    retargeting.excluded_by.add(suppression)
-    bought, cart = scene.live(sandbox, account, suppression), scene.live(sandbox, account, retargeting)
-    until_counted()
-    bought.sync()
-    cart.sync()
-    lane = FastLane()
-    lane.look()
-    found = Pair(cart, bought, lane)
-    assert (cart.emails(), bought.emails()) == (hashes(*PEOPLE), hashes("zoe"))
-    return found
 
 
 def test_a_purchase_takes_a_person_out_of_retargeting_and_into_suppression_without_a_count(pair):

@@ -26,14 +26,16 @@ track("zoe", "purchase")
 bought = scene.audience({bought!r}, {{"event": "purchase", "count": {{"at_least": 1}}, "within": "180d"}}, "suppression")
 cart = scene.audience({cart!r}, scene.NO_PURCHASE)
 cart.excluded_by.add(bought)
-for made in (bought, cart):
-    scene.live(Sandbox({base_url!r}), {account!r}, made)
+for made, account in ((bought, {account!r} + "9"), (cart, {account!r})):
+    scene.live(Sandbox({base_url!r}), account, made, kind={kind!r})
 print("made", json.dumps({{row.audience.key: row.pk for row in Mapping.objects.all()}}))
 """
 
 
 class ShopAtWork:
-    """Everybody p0, p1, … is in `cart` until they buy; then they are in `bought_180d`."""
+    """Everybody p0, p1, … is in `cart` until they buy; then they are in `bought_180d`, on an account of its own."""
+
+    kind = "openlist"  # 5,000 people a call
 
     def __init__(self, folder: Path, sandbox: Sandbox, account: str) -> None:
         self.sandbox, self.account = sandbox, account
@@ -44,19 +46,23 @@ class ShopAtWork:
     def fill(self, people: int) -> None:
         self.deployment.manage("migrate", "-v0")
         script = _FILL.format(
-            people=people, base_url=self.sandbox.base_url, account=self.account, cart=CART, bought=BOUGHT
+            people=people,
+            base_url=self.sandbox.base_url,
+            account=self.account,
+            kind=self.kind,
+            cart=CART,
+            bought=BOUGHT,
         )
         self.mappings = self.deployment.shell_json(script, "made")
         made = self.deployment.manage("create_api_key", "shop").stdout.split()[-1]
         site, _, key = made.partition(":")
         self._http = httpx.Client(base_url=self.deployment.url, auth=(site, key), timeout=30)
 
-    def act(self, id: str, name: str = "purchase", **data: Any) -> float:
-        """An event over HTTP, answered; the moment of the answer."""
+    def act(self, who: str, name: str = "purchase", **body: Any) -> None:
+        """An event over HTTP, answered."""
         assert self._http is not None
-        answer = self._http.post(f"/api/v1/customers/{id}/events", json={"name": name, "data": data})
+        answer = self._http.post(f"/api/v1/customers/{who}/events", json={"name": name, "data": {}, **body})
         assert answer.status_code == 200, answer.text
-        return time.time()
 
     def identify(self, id: str, **attributes: Any) -> None:
         assert self._http is not None
@@ -65,11 +71,21 @@ class ShopAtWork:
 
     def emails(self, audience: str) -> set[str]:
         """The hashed e-mails that the platform has of it."""
-        there = [row for row in self.sandbox.audiences("meta", self.account) if row["name"] == audience]
-        if not there:
-            return set()
-        found = self.sandbox.identifiers("meta", there[-1]["id"])
+        there = self._there(audience)
+        found = self.sandbox.identifiers(self.kind, there) if there else set()
         return {value for kind, value in found if kind == "email"}
+
+    def calls(self, audience: str, op: str) -> list[dict[str, Any]]:
+        """The platform's log of one audience."""
+        made = self.sandbox.calls(self.kind, self._account(audience))
+        return [call for call in made if call["op"] == op and call["audience"] == self._there(audience)]
+
+    def _there(self, audience: str) -> str:
+        there = [row for row in self.sandbox.audiences(self.kind, self._account(audience)) if row["name"] == audience]
+        return str(there[-1]["id"]) if there else ""
+
+    def _account(self, audience: str) -> str:
+        return self.account if audience == CART else f"{self.account}9"
 
     def has(self, audience: str, *ids: str) -> bool:
         return {sha(f"{id}@example.com") for id in ids} <= self.emails(audience)

@@ -81,7 +81,7 @@ class Deployment:
         except (sqlite3.OperationalError, psycopg.errors.UndefinedTable):
             return []
 
-    def shell_json(self, script: str, mark: str):
+    def shell_json(self, script: str, mark: str, *, timeout: float = 120):
         """What a script run inside the installation prints as JSON behind `mark`."""
         done = subprocess.run(
             [sys.executable, "manage.py", "shell", "-v", "0"],
@@ -90,7 +90,7 @@ class Deployment:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=timeout,
         )
         lines = [line for line in done.stdout.splitlines() if line.startswith(f"{mark} ")]
         assert lines, f"{done.stdout}\n{done.stderr}"
