@@ -24,7 +24,7 @@ from destinations.ledger import Outcome, Watch
 from destinations.models import Decision, Errand, Exclusion, Hold, Ledger, Mapping, Operation, Removal
 from destinations.plan import Step
 from destinations.services import mappings
-from tests.audiences.people_in import identify, merge, number, track, until_counted
+from tests.audiences.people_in import erase, identify, merge, number, track, until_counted
 from tests.destinations import scene
 from tests.destinations.pair import BOUGHT, PEOPLE, made
 from tests.destinations.scene import hashes, identity_of
@@ -100,8 +100,8 @@ def test_whom_a_linked_suppression_audience_takes_in_leaves_though_the_rule_does
     ("act", "cause"),
     [
         (lambda: identify("anna", consent_ad_user_data=False), "consent"),
-        (lambda: _gone(removal.delete), "erasure"),
-        (lambda: _gone(lambda key, at_us: removal.erase([number("anna")], at_us=at_us)), "erasure"),
+        (lambda: delete("anna"), "erasure"),
+        (lambda: erase("anna"), "erasure"),
         (lambda: track("anna", "unsubscribed"), "rule"),
     ],
 )
@@ -118,9 +118,9 @@ def test_who_must_not_be_sent_any_more_leaves_at_once(sandbox, account_number, a
     assert Removal.objects.get().cause == cause
 
 
-def _gone(how):
+def delete(id):
     with transaction.atomic():
-        how(("id", "anna"), at_us=clock.now_us())
+        removal.delete(("id", id), at_us=clock.now_us())
 
 
 def test_who_withdraws_consent_leaves_suppression_too_and_a_buyer_without_consent_is_not_added(pair):
