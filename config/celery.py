@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,17 @@ class Ticker(Scheduler):
         except Exception as error:  # the broker is away: the next second asks again
             log.warning("sweep not asked for", extra={"error": type(error).__name__})
 
+    _asked_to_stop = False
+
     def tick(self, *args: Any, **kwargs: Any) -> Any:
+        # Celery's own handler raises wherever it interrupts, and some of those places swallow what is raised.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        if self._asked_to_stop:
+            raise SystemExit
         if settings.PULSE_FILE:
             Path(settings.PULSE_FILE).touch()
         return super().tick(*args, **kwargs)
+
+    def _stop(self, *_: Any) -> None:
+        self._asked_to_stop = True
