@@ -1,5 +1,6 @@
 // What the pages do beyond HTML and htmx: copy, dismiss, keys. Everything works without it, only with more clicks.
 "use strict";
+const on = (...what) => document.addEventListener(...what);
 (() => {
   const places = { h: "/", a: "/audiences/", o: "/overlap/", p: "/people/", i: "/imports/", d: "/destinations/", r: "/runs/", l: "/alerts/", s: "/settings/" };
   const typing = (target) => target.closest("input, textarea, select, [contenteditable]") !== null;
@@ -43,7 +44,7 @@
     say(`Copied ${text.length > 60 ? "to the clipboard" : text}`);
   };
 
-  document.addEventListener("click", (event) => {
+  on("click", (event) => {
     const button = event.target.closest("[data-copy], [data-dismiss], [data-open]");
     if (!button) {
       for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
@@ -110,7 +111,7 @@
   };
 
   let going = false;
-  document.addEventListener("keydown", (event) => {
+  on("keydown", (event) => {
     if (event.key === "Escape") {
       const menu = document.querySelector("details.menu[open]");
       if (menu) {
@@ -151,12 +152,12 @@
   });
 
   // A failed request must not look like nothing happened.
-  document.addEventListener("htmx:responseError", (event) => {
+  on("htmx:responseError", (event) => {
     const status = event.detail.xhr.status;
     say(status === 403 ? "This is not for your role." : status === 404 ? "It is no longer there. Load the page again." : status === 400 ? "Not taken: too large. It still stands here." : "Something went wrong. Load the page again.");
   });
-  document.addEventListener("htmx:sendError", () => say("Rollcall cannot be reached. Trying goes on."));
-  document.addEventListener("htmx:afterSettle", () => document.querySelectorAll(".toast").forEach(leaveSoon));
+  on("htmx:sendError", () => say("Rollcall cannot be reached. Trying goes on."));
+  on("htmx:afterSettle", () => document.querySelectorAll(".toast").forEach(leaveSoon));
   document.querySelectorAll(".toast").forEach(leaveSoon);
 })();
 
@@ -185,11 +186,11 @@
       table.rows[row]?.cells[column]?.querySelector("a")?.focus();
     });
   }
-  document.addEventListener("htmx:afterSwap", (event) => {
+  on("htmx:afterSwap", (event) => {
     const dialog = event.target.closest("dialog.side");
     if (dialog && !dialog.open) dialog.showModal();
   });
-  document.addEventListener("click", (event) => {
+  on("click", (event) => {
     if (event.target.matches("dialog.side")) event.target.close();
   });
 
@@ -205,7 +206,7 @@
 })();
 
 // A row of the catalogue opens its audience, wherever it is pressed, unless something in it was meant or its words were selected.
-document.addEventListener("click", (event) => {
+on("click", (event) => {
   const row = event.target.closest("table.catalog tbody tr");
   if (!row || event.target.closest("a, button, input, summary") || String(getSelection())) return;
   const { href } = row.querySelector("a[href]");
@@ -220,22 +221,22 @@ document.addEventListener("click", (event) => {
   let typed = [];
   let here = null; // a selector of what has the focus
   const named = ({ id, name, value }) => (id ? `#${CSS.escape(id)}` : name ? `[name="${CSS.escape(name)}"][value="${CSS.escape(value)}"]` : null);
-  document.addEventListener("htmx:configRequest", (event) => {
+  on("htmx:configRequest", (event) => {
     if (event.detail.elt.id !== "editor") return;
     const button = event.detail.triggeringEvent?.submitter;
     event.detail.formData.delete("do"); // htmx takes a button that only has the focus for one that was pressed
     if (button?.name) event.detail.formData.set(button.name, button.value);
   });
-  document.addEventListener("htmx:beforeRequest", (event) => {
+  on("htmx:beforeRequest", (event) => {
     if (event.detail.elt.id === "editor") sent = Object.fromEntries(new FormData(event.detail.elt));
   });
-  document.addEventListener("htmx:beforeSwap", (event) => {
+  on("htmx:beforeSwap", (event) => {
     if (event.target.id !== "rules") return;
     const fields = document.getElementById("editor").querySelectorAll("input:not([type=hidden], [type=checkbox]), select, textarea");
     typed = [...fields].filter((field) => field.id && field.name in sent && field.value !== sent[field.name]).map((field) => [field.id, field.value]);
     here = document.activeElement?.closest("#editor") ? named(document.activeElement) : null;
   });
-  document.addEventListener("htmx:afterSwap", (event) => {
+  on("htmx:afterSwap", (event) => {
     if (event.target.id !== "rules") return;
     const put = typed.map(([id, value]) => [document.getElementById(id), value]).filter(([field]) => field && field.value === sent[field.name]); // else rows have moved
     for (const [field, value] of put) field.value = value;
@@ -247,11 +248,11 @@ document.addEventListener("click", (event) => {
     else tell();
   });
   // What is said aloud is said once: words that have not changed stay where they are.
-  document.addEventListener("htmx:oobBeforeSwap", ({ target, detail }) => {
+  on("htmx:oobBeforeSwap", ({ target, detail }) => {
     const same = (a, b) => a.textContent.trim().replace(/\s+/g, " ") === b.textContent.trim().replace(/\s+/g, " ");
     if (target.ariaLive && same(target, detail.fragment)) detail.shouldSwap = false;
   });
-  document.addEventListener("keydown", (event) => {
+  on("keydown", (event) => {
     const key = event.key.toLowerCase();
     if (!(event.ctrlKey || event.metaKey) || event.altKey || (key !== "z" && key !== "y") || document.querySelector("dialog[open]")) return;
     if (event.target.closest("textarea, input:not([type=checkbox], [type=radio]), [contenteditable]")) return; // which have an undo of their own
@@ -320,7 +321,7 @@ document.addEventListener("click", (event) => {
     close();
     field.dispatchEvent(new Event("change", { bubbles: true }));
   };
-  document.addEventListener("focusin", ({ target }) => {
+  on("focusin", ({ target }) => {
     if (list && target !== field) close();
     if (!target.matches("#editor [list], #editor [data-list]")) return void (field = null);
     field = target;
@@ -328,24 +329,24 @@ document.addEventListener("click", (event) => {
     field.removeAttribute("list");
     if (!field.value) open(true);
   });
-  document.addEventListener("htmx:beforeSwap", ({ target }) => {
+  on("htmx:beforeSwap", ({ target }) => {
     if (target.id === "rules") again = list && document.activeElement === field ? at : null;
   });
-  document.addEventListener("htmx:afterSwap", ({ target }) => {
+  on("htmx:afterSwap", ({ target }) => {
     if (target.id !== "rules" || again === null || document.activeElement !== field) return;
     open(whole);
     if (list) mark(Math.min(again, list.children.length - 1));
   });
-  document.addEventListener("input", ({ target }) => target === field && open(!field.value));
-  document.addEventListener("mousedown", (event) => {
+  on("input", ({ target }) => target === field && open(!field.value));
+  on("mousedown", (event) => {
     const item = event.target.closest("#offers li");
     if (item) {
       event.preventDefault(); // or the field would be left
       take(item);
     } else if (list && event.target !== field && !list.contains(event.target)) close();
   });
-  document.addEventListener("click", ({ target }) => target === field && !list && open(true));
-  document.addEventListener("keydown", (event) => {
+  on("click", ({ target }) => target === field && !list && open(true));
+  on("keydown", (event) => {
     if (!field || event.target !== field) return;
     const down = event.key === "ArrowDown";
     if ((down || event.key === "ArrowUp") && (list || field.tagName !== "TEXTAREA")) {
@@ -368,22 +369,22 @@ document.addEventListener("click", (event) => {
     over = item;
     over?.classList.add(after ? "drop-after" : "drop-before");
   };
-  document.addEventListener("dragstart", ({ target, dataTransfer }) => {
+  on("dragstart", ({ target, dataTransfer }) => {
     moved = target.closest?.(".rule-grip")?.closest(".rule-row, .rule-group");
     if (moved) dataTransfer.setDragImage(moved, 0, 0);
   });
-  document.addEventListener("dragover", (event) => {
+  on("dragover", (event) => {
     const item = moved && event.target.closest(".rule-row, .rule-group:not(.outermost)");
     const { top, height } = item?.getBoundingClientRect() || {};
     aim(item && !moved.contains(item) ? item : null, event.clientY > top + height / 2);
     if (over) event.preventDefault();
   });
-  document.addEventListener("drop", (event) => {
+  on("drop", (event) => {
     if (!over) return;
     event.preventDefault();
     const button = document.querySelector("#rules [name=do]");
     button.value = `move:${moved.id}:${over.id}${over.matches(".drop-after") ? ":after" : ""}`;
     button.click(); // the one that is not seen, which the next form has anew
   });
-  document.addEventListener("dragend", () => aim((moved = null)));
+  on("dragend", () => aim((moved = null)));
 })();
