@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 
 from audiences import naming, rule_names, vocabulary
@@ -106,3 +106,16 @@ def name_by_rule(
     builder = NameBuilder.of(audience, None, tokens={**tokens, **chosen}, about=about)
     builder.initial.update({name: posted.get(f"name-{name}", "")[:500] for name in naming.RESERVED})
     return builder, said, renamed
+
+
+def renamed_by(posted: QueryDict, tree: Node) -> QueryDict:
+    """The form with a name that says what this rule says, where what was chosen contradicts it and no reason is given."""
+    convention = naming_service.current()
+    if convention is None or posted.get("name-rule_reason"):
+        return posted
+    chosen = {token.name: posted.get(f"name-{token.name}", "")[:100] for token in convention.tokens}
+    right = rule_names.agreed(convention, chosen, gist.of(tree), {})
+    made = posted.copy()
+    for token, value in right.items():
+        made[f"name-{token}"] = value
+    return made

@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 
 from audiences import findings, vocabulary
@@ -15,12 +15,13 @@ from audiences.naming_forms import NameBuilder
 from audiences.queries import rule_as_json
 from audiences.segments import grammar, recipes
 from audiences.segments.lint import Finding
+from audiences.segments.tree import Node
 from audiences.services import drafts
 from audiences.services.audiences import AudienceRefused
 from audiences.views.page import actor
 from qa import drafting, pairs, setup, setup_forms
 from qa.setup import Standing
-from qa.views.setup_parts import Result, first, name_by_rule, pair_offer
+from qa.views.setup_parts import Result, first, name_by_rule, pair_offer, renamed_by
 
 
 def segment(request: HttpRequest, standing: Standing) -> Result:
@@ -33,7 +34,7 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
     if not asked:
         asked = setup_forms.JSON if standing.tree is not None else offered[0].key if offered else setup_forms.BUILD
     recipe = recipes.RECIPES.get(asked)
-    posted = request.POST if request.method == "POST" else None
+    posted: QueryDict | None = request.POST if request.method == "POST" else None
     rule: setup_forms.RecipeForm | setup_forms.TextForm | None
     if asked == setup_forms.BUILD:
         rule = None
@@ -48,11 +49,15 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
     onwards = act == "build" or act.startswith("fix:")
     audience = standing.audience
     draft = _draft(rule, recipe, audience)
+    doubts = _findings(standing, draft)
+    fix = next((one.fix for one in doubts if act == f"fix:{one.code}:{one.path}"), None)
     name, builder, said, renamed = None, None, "", False
     if audience is None:
         suggested = _suggested(standing, recipe, rule)
+        if fix is not None and posted is not None:
+            posted = renamed_by(posted, fix)
         builder, said, renamed = name_by_rule(
-            None, posted, draft.tree, channel=standing.kind, suggested=suggested, counting=counting
+            None, posted, fix or draft.tree, channel=standing.kind, suggested=suggested, counting=counting
         )
         initial = {"key": "" if builder else suggested, **_typed(posted)}
         name = setup_forms.NameForm(None if counting else posted, initial=initial, named=builder is not None)
@@ -61,7 +66,7 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
     if onwards and not counting:
         _needs(request, "audience.edit")
         if (rule is None or (rule.is_valid() and draft.tree is not None)) and _named(name, builder):
-            done = _build(request, standing, draft, name, builder)
+            done = _build(request, standing, draft, fix, name, builder)
             if done is not None:
                 return done
     elif publishing:
@@ -85,7 +90,7 @@ def segment(request: HttpRequest, standing: Standing) -> Result:
         "changing": audience is None or bool(request.GET.get("recipe")) or posted is not None,
         "draft": draft,
         "found": found,
-        "findings": _findings(standing, draft),
+        "findings": doubts,
         "seen": audience.live_version.number if audience and audience.live_version else 0,
         "pair": pair_offer(standing),
         "under_way": drafts.current(audience) if audience and not audience.live_version else None,
@@ -144,12 +149,11 @@ def _build(
     request: HttpRequest,
     standing: Standing,
     draft: drafting.Draft,
+    fix: Node | None,
     name: setup_forms.NameForm | None,
     builder: NameBuilder | None,
 ) -> HttpResponse | None:
-    """On to the rule builder, with the rule as it stands in the form as the draft, or without the finding whose button was pressed."""
-    which = request.POST.get("act", "").partition("fix:")[2]
-    fix = next((one.fix for one in _findings(standing, draft) if which and f"{one.code}:{one.path}" == which), None)
+    """On to the rule builder, with the rule as it stands in the form as the draft, or put right where that was pressed."""
     try:
         audience = drafting.begin(
             actor=actor(request),

@@ -535,6 +535,17 @@ def test_it_is_put_right_in_the_rule_builder_by_one_press_and_the_set_up_goes_on
     assert setup.look(setup.find(row.pk)).current == "connect"
 
 
+def test_put_right_the_name_says_what_the_rule_says_then(world):
+    client = as_(world, "marketer")
+    row = begin(client)
+    client.post(at(row, "identity"), {"identifiers": ["email"]})
+    named_by_parts = {"name-channel": "meta", "name-intent": "cart", "name-window": "ever", "key": ""}
+    form = {"recipe": "json", "rule": '{"event": "add_to_cart"}', "act": "fix:no-time-window:", "seen": "0"}
+    answer = client.post(at(row, "segment"), {**form, **named_by_parts})
+    assert answer.url == "/audiences/meta_cart_30d/edit/"
+    assert Audience.objects.get(key="meta_cart_30d").name == "meta_cart_30d_v1"
+
+
 def test_a_rule_is_built_without_any_json(world):
     client = as_(world, "marketer")
     row = begin(client)
