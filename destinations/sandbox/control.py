@@ -93,7 +93,7 @@ class Sandbox:
         poison      values=[…]: a call that carries one of these is refused whole
         small_removals   below=100: removals that would leave fewer people are refused
         refuse      why="terms"|"blocked"|"permission"|"expired"|"revoked"|"gone"
-        processing  seconds=5 (google): how long receipts are pending
+        processing  seconds=5, applied_last=False (google): how long receipts are pending; whether it takes effect only then
         fail        reason="…" (google): the receipt says that the whole call failed
         """
         body = {

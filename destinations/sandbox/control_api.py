@@ -4,7 +4,6 @@ Every body is a JSON object; control.py is its client.
 """
 
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -144,7 +143,7 @@ class ControlApi:
             "description": audience.description,
             "people": people,
             "matched": matched,
-            "age": round(time.time() - audience.created_at),
+            "age": round(self.store.now() - audience.created_at),
         }
 
 

@@ -1,11 +1,11 @@
 """A platform that speaks Google's Data Manager API as far as user lists go. It lets nobody read members, as the real one does.
 
-A call is applied when it comes in; its receipt says so a moment later.
+A call is applied when it comes in; its receipt says so a moment later. A dial lets it be applied only then: the order of
+two requests is nowhere promised.
 """
 
 import re
 import secrets
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,14 +122,14 @@ class Google:
         refresh = str(given.get("refresh_token", ""))
         state, _ = self.store.token(self.name, refresh, None)
         self.store.journal.log(
-            at=time.time(), platform=self.name, account="", op="token", audience="", rows=0, status=200, dial=""
+            at=self.store.now(), platform=self.name, account="", op="token", audience="", rows=0, status=200, dial=""
         )
         if given.get("grant_type") != "refresh_token" or not given.get("client_id") or not given.get("client_secret"):
             return answer({"error": "invalid_request"}, 400)
         if state != "valid":
             return answer({"error": "invalid_grant", "error_description": "Token has been expired or revoked."}, 400)
         access = f"ya29.{secrets.token_urlsafe(24)}"
-        self.store.set_token(self.name, access, expires_at=time.time() + 3600)
+        self.store.set_token(self.name, access, expires_at=self.store.now() + 3600)
         return answer({"access_token": access, "expires_in": 3600, "token_type": "Bearer", "scope": "datamanager"})
 
     def _authorise(self, request: Request, account: str | None) -> None:
@@ -236,7 +236,7 @@ class Google:
             if verb == "removeAll":
                 self.store.clear(audience)
                 return answer({"requestId": secrets.token_hex(16)})
-            return self._apply(given, audience, call, wish)
+            return self._apply(request, audience, call, wish)
 
         return perform(
             self, self.store, request, call, work, lambda: _values(members if isinstance(members, list) else [])
@@ -252,8 +252,8 @@ class Google:
             raise Refusal(_gone())
         return audience
 
-    def _apply(self, given: Mapping[str, Any], audience: Audience, call: Call, wish: Wish) -> Response:
-        adding = call.op == "add"
+    def _apply(self, request: Request, audience: Audience, call: Call, wish: Wish) -> Response:
+        given, adding = request.fields, call.op == "add"
         terms = (given.get("termsOfService") or {}).get("customerMatchTermsOfServiceStatus")
         if adding and terms != "ACCEPTED":
             return _error(400, "TERMS_AND_CONDITIONS_NOT_SIGNED", "Customer Match terms are not accepted.")
@@ -264,10 +264,12 @@ class Google:
         if given.get("validateOnly"):
             return answer({"requestId": secrets.token_hex(16)})
         kept = [row for index, row in enumerate(read.rows) if index not in wish.refused]
-        if not wish.failure:
-            (self.store.add if adding else self.store.remove)(audience, kept)
         request_id = secrets.token_hex(16)
-        ready = time.time() + (PROCESSING_SECONDS if wish.seconds is None else wish.seconds)
+        ready = self.store.now() + (PROCESSING_SECONDS if wish.seconds is None else wish.seconds)
+        if wish.applied_last:
+            self.store.journal.put_late(ready, request.again().frozen())
+        elif not wish.failure:
+            (self.store.add if adding else self.store.remove)(audience, kept)
         self.store.journal.put_request(request_id, audience.id, ready, _receipt(read, kept, wish, adding=adding))
         return answer({"requestId": request_id})
 
@@ -279,7 +281,7 @@ class Google:
             return _error(404, "NOT_FOUND", "The request was not found.")
 
         def work(wish: Wish = NO_WISH) -> Response:
-            pending = row["ready_at"] > time.time()
+            pending = row["ready_at"] > self.store.now()
             status = {"requestStatus": "PROCESSING"} if pending else orjson.loads(row["answer"])
             return answer({"requestStatusPerDestination": [status]})
 

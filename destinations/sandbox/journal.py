@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,9 @@ class Dial:
 class Journal:
     """The journal's tables."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, now: Callable[[], float]) -> None:
         self._database = database
+        self._now = now
 
     def log(
         self, *, at: float, platform: str, account: str, op: str, audience: str, rows: int, status: int, dial: str
@@ -44,7 +45,7 @@ class Journal:
         with self._database.writing() as db:
             db.execute(
                 "INSERT INTO call (at, ms, platform, account, op, audience, rows, status, dial) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (at, round((time.time() - at) * 1000), platform, account, op, audience, rows, status, dial),
+                (at, round((self._now() - at) * 1000), platform, account, op, audience, rows, status, dial),
             )
 
     def calls(
@@ -109,7 +110,7 @@ class Journal:
         return self._database.all("SELECT * FROM dial ORDER BY id")
 
     def _over_budget(self, db: sqlite3.Connection, platform: str, account: str, params: dict[str, Any]) -> bool:
-        since = time.time() - float(params.get("seconds", 60))
+        since = self._now() - float(params.get("seconds", 60))
         row = db.execute(
             "SELECT count(*) FROM call WHERE platform = ? AND account = ? AND at > ? AND dial <> 'budget'",
             (platform, account, since),
@@ -122,12 +123,12 @@ class Journal:
 
     def take_late(self) -> list[str]:
         """The late calls that are due, taken out."""
-        if self._database.one("SELECT id FROM late WHERE due <= ?", time.time()) is None:
+        if self._database.one("SELECT id FROM late WHERE due <= ?", self._now()) is None:
             return []
         with self._database.writing() as db:
             return [
                 row["request"]
-                for row in db.execute("DELETE FROM late WHERE due <= ? RETURNING request", (time.time(),))
+                for row in db.execute("DELETE FROM late WHERE due <= ? RETURNING request", (self._now(),))
             ]
 
     def put_request(self, request_id: str, audience: str, ready_at: float, answer: dict[str, Any]) -> None:

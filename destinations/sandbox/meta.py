@@ -4,7 +4,6 @@ import hashlib
 import hmac
 import re
 import secrets
-import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -166,7 +165,7 @@ class Meta:
 
     def _missing(self, request: Request, node: str) -> Response:
         self.store.journal.log(
-            at=time.time(),
+            at=self.store.now(),
             platform=self.name,
             account="",
             op="missing",

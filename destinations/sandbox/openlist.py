@@ -13,7 +13,6 @@ Every call: Authorization: Bearer TOKEN, X-Account: ACCOUNT.
 """
 
 import re
-import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -118,7 +117,7 @@ class OpenList:
     def _shown(self, audience: Audience) -> dict[str, Any]:
         people, matched = self.store.sizes(audience)
         said = {"id": audience.id, "name": audience.name, "description": audience.description}
-        return {**said, "received": people, "matched": matched, "at": time.time()}
+        return {**said, "received": people, "matched": matched, "at": self.store.now()}
 
     def _members(self, request: Request, audience: Audience, verb: str | None) -> Response:
         if verb is None:

@@ -9,7 +9,7 @@ import json
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,9 +73,12 @@ class Audience:
 class Store:
     """Accounts, audiences and who is in them. `journal` is what happened to them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, now: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self.now, self.sleep = now, sleep  # seconds since 1970; a simulation drives both
         self._database = Database(path, _SCHEMA + journal.SCHEMA)
-        self.journal = Journal(self._database)
+        self.journal = Journal(self._database, now)
         with self._database.writing() as db:
             start = str(secrets.randbelow(10**8) + 10**8)  # so that a new file's ids are not an old file's
             db.execute("INSERT OR IGNORE INTO fact VALUES ('start', ?)", (start,))
@@ -141,14 +144,14 @@ class Store:
             return ("unknown", None) if strict else ("valid", None)
         if found["account"] is not None and account is not None and found["account"] != account:
             return "unknown", found["expires_at"]
-        if found["state"] == "valid" and found["expires_at"] and found["expires_at"] < time.time():
+        if found["state"] == "valid" and found["expires_at"] and found["expires_at"] < self.now():
             return "expired", found["expires_at"]
         return found["state"], found["expires_at"]
 
     # --- Audiences
 
     def create(self, platform: str, account: str, name: str, *, audience_id: str = "", **details: Any) -> Audience:
-        now = time.time()
+        now = self.now()
         with self._database.writing() as db:
             cursor = db.execute(
                 "INSERT INTO audience (platform, account, id, name, details, created_at, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -187,7 +190,7 @@ class Store:
         with self._database.writing() as db:
             db.execute(
                 "UPDATE audience SET name = coalesce(?, name), deleted = ?, changed_at = ? WHERE no = ?",
-                (name, deleted, time.time(), audience.no),
+                (name, deleted, self.now(), audience.no),
             )
             if description is not None:
                 sql = "UPDATE audience SET details = json_set(details, '$.description', ?) WHERE no = ?"
@@ -286,7 +289,7 @@ class Store:
                 yield tie, person
 
     def _touch(self, db: sqlite3.Connection, audience: Audience) -> None:
-        db.execute("UPDATE audience SET changes = changes + 1, changed_at = ? WHERE no = ?", (time.time(), audience.no))
+        db.execute("UPDATE audience SET changes = changes + 1, changed_at = ? WHERE no = ?", (self.now(), audience.no))
 
     def reset(self) -> None:
         """As if new."""

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -53,6 +52,10 @@ class Request:
     def bearer(self) -> str:
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" else ""
+
+    def again(self) -> "Request":
+        """As it is sent once more when its time has come: no dial meets it, and nobody waits for its answer."""
+        return Request(self.method, self.target, {**self.headers, "x-sandbox-late": "1"}, self.body)
 
     def frozen(self) -> str:
         """The request as text, to be sent again later."""
@@ -112,6 +115,7 @@ class Wish:
 
     refused: Collection[int] = ()  # rows, by index
     seconds: float | None = None  # how long its receipt is pending
+    applied_last: bool = False  # it takes effect when its receipt is ready, which may be after calls that came later
     failure: str = ""  # why its receipt says that all of it failed
 
 
@@ -128,7 +132,7 @@ def perform(
     values: Callable[[], Collection[str]] = tuple,
 ) -> Response:
     """Do the call's `work`, unless a dial wants it otherwise, and log it. `values` are what a poisonous one is sought among."""
-    at = time.time()
+    at = store.now()
     audience = call.audience.id if call.audience else ""
     is_late = "x-sandbox-late" in request.headers
     dial = None if is_late else store.journal.take_dial(platform.name, call.account, call.op, audience)
@@ -166,7 +170,7 @@ def _dialled(
         case "error":
             return platform.failed(int(params.get("status", 500)))
         case "hang":
-            time.sleep(float(params.get("seconds", 60)))
+            store.sleep(float(params.get("seconds", 60)))
             if params.get("apply", False):
                 return work(NO_WISH)
             raise Drop
@@ -174,8 +178,7 @@ def _dialled(
             work(NO_WISH)
             raise Drop
         case "late":  # nobody hears of it, and it is applied later
-            again = Request(request.method, request.target, {**request.headers, "x-sandbox-late": "1"}, request.body)
-            store.journal.put_late(time.time() + float(params.get("seconds", 5)), again.frozen())
+            store.journal.put_late(store.now() + float(params.get("seconds", 5)), request.again().frozen())
             raise Drop
         case "garbled":
             if params.get("apply", True):
@@ -192,7 +195,9 @@ def _dialled(
                 return platform.refused(call, "too_small")
             return work(NO_WISH)
         case "processing":
-            return work(Wish(seconds=float(params.get("seconds", 5))))
+            return work(
+                Wish(seconds=float(params.get("seconds", 5)), applied_last=bool(params.get("applied_last", False)))
+            )
         case "fail":
             return work(Wish(failure=str(params.get("reason", "PROCESSING_ERROR_REASON_INTERNAL_ERROR"))))
         case "refuse":
