@@ -38,6 +38,9 @@ LEFT_OUT_AGAIN = timedelta(seconds=60)  # in suppression; elsewhere whoever was 
 NOTHING_TO_SEND = ("no_identifier", "None of the identifiers of this connection could be sent.")
 VETOED = ("vetoed", "Shares an identifier with somebody who has bought, been erased or withdrawn consent.")
 _KEEP = timedelta(seconds=10)  # of the lease, while waiting
+_FRESH = timedelta(
+    seconds=5
+)  # how long after it was written ahead a call is made without asking whether the lease is still ours
 
 Clock = Callable[[], datetime]
 _Answer = TypeVar("_Answer")
@@ -116,18 +119,18 @@ def planned(work: Work, view: View) -> Plan:
     return Plan(tuple(step for step in steps if step.ids), found.unchanged)
 
 
-def say_everything(work: Sync) -> None:
-    """Plan and say, until there is nothing left to say now."""
+def say_everything(work: Sync) -> View:
+    """Plan and say, until there is nothing left to say now; the ledger as it was found then."""
     while True:
         view = ledger.look(work.mapping.pk, now=work.now())
         work.withdraw_kinds = view.withdraw_kinds
-        before = work.calls
+        before, left = work.calls, 0
         for step in planned(work, view).batches(work.size):
             say(work, step)
-            if _take_in(work, view):
+            if left := _take_in(work, view):
                 break  # somebody has left meanwhile: removals go first
-        if work.calls == before:
-            return
+        if work.calls == before and not left:
+            return view
 
 
 def say(work: Work, step: Step) -> None:
@@ -182,6 +185,7 @@ def _say_once(work: Work, step: Step) -> list[Step]:
         return []
     kinds = _kinds(work, step)
     found = identities.rows(step.ids, kinds)
+    written = work.now()
     prepared = ledger.prepare(
         work.lease,
         step,
@@ -190,7 +194,7 @@ def _say_once(work: Work, step: Step) -> list[Step]:
         remote_id=work.mapping.remote_id,
         identifiers=kinds,
         left_at=work.left_at,
-        now=work.now(),
+        now=written,
         run_id=work.run.pk if work.run else None,
         version_id=work.version_id,
     )
@@ -203,10 +207,12 @@ def _say_once(work: Work, step: Step) -> list[Step]:
     work.calls += 1
     if len(prepared.step.ids) < len(step.ids):
         found = identities.rows(prepared.step.ids, kinds)
-    return _make(work, prepared, found, kinds)
+    return _make(work, prepared, found, kinds, written)
 
 
-def _make(work: Work, prepared: Prepared, found: identities.Rows, kinds: tuple[str, ...]) -> list[Step]:
+def _make(
+    work: Work, prepared: Prepared, found: identities.Rows, kinds: tuple[str, ...], written: datetime
+) -> list[Step]:
     step = prepared.step
     if step.kind == ADD:
         parcel = identities.addition(found, prepared.vetoed, prepared.intent)
@@ -215,8 +221,10 @@ def _make(work: Work, prepared: Prepared, found: identities.Rows, kinds: tuple[s
         spare = step.cause not in plan.VETOING and step.cause != plan.WITHDRAW
         parcel, empty = identities.removal(found, prepared.there if spare else None), {}
     push = Push(step.kind, work.mapping.remote_id, prepared.operation_id, parcel.people, kinds)
+    faults.point("before_call")
+    if work.now() - written > _FRESH:  # we may have been stopped, and others may have told these people since
+        leases.renew(work.lease, now=work.now())
     try:
-        faults.point("before_call")
         receipt = work.connector.push(push) if parcel.people.num_rows else Receipt(accepted=True, received=0)
     except Retryable as error:
         _settle(work, prepared, Outcome(transitions.UNAPPLIED, http_status=error.http_status, words=str(error)))
@@ -334,7 +342,7 @@ def _token(work: Work, kind: str) -> None:
 
 
 def _stops_now(work: Work) -> Stops:
-    work.mapping.refresh_from_db(fields=["state", "state_until", "add_only", "blocked_reason", "lost"])
+    work.mapping.refresh_from_db(fields=["state", "state_until", "add_only", "blocked_reason", "lost", "identifiers"])
     if work.mapping.lost:
         raise Stopped(work.mapping.blocked_reason)
     found = stops(work.mapping, work.now())

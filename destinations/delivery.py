@@ -197,17 +197,15 @@ def _confirm(work: Sync) -> None:
     """Fetch receipts, and tell again whom a settle time has passed for, as long as patience lasts."""
     while True:
         now = work.now()
-        waiting = calls.open_receipts(work.mapping.pk)
-        for operation in waiting:
+        for operation in calls.open_receipts(work.mapping.pk):
             if operation.poll_at is None or operation.poll_at <= now:
                 receipts.ask(operation, work.connector, settle=work.lease.settle, now=work.now())
                 leases.renew(work.lease, now=work.now())
+        view = calls.say_everything(work)
         moments = [o.poll_at for o in calls.open_receipts(work.mapping.pk) if o.poll_at]
-        view = ledger.look(work.mapping.pk, now=work.now())
         # Where it is known by now who is there, putting a late effect right can wait for a later run.
-        due = view.next_due_at if view.state.unknown else None
-        if due is not None:
-            moments.append(due)
+        if view.next_due_at is not None and view.state.unknown:
+            moments.append(view.next_due_at)
         if not moments:
             return
         soonest = min(moments)
@@ -215,10 +213,6 @@ def _confirm(work: Sync) -> None:
             work.come_back(soonest)
             return
         calls.wait(work, soonest - work.now(), "")
-        before = work.calls
-        calls.say_everything(work)
-        if due is not None and due <= work.now() and work.calls == before and not waiting:
-            return  # nothing can be said about it now: it was put off, or is held
 
 
 def _end_well(work: Sync) -> datetime | None:

@@ -117,6 +117,12 @@ def removal(found: Rows, there: BitMap | None) -> Parcel:
     return _parcel(found, BitMap())
 
 
+def sharers(ids: BitMap, kinds: Sequence[str]) -> BitMap:
+    """The other identities that carry something which these carry in `kinds`."""
+    by_kind = _others(rows(ids, kinds)).values()
+    return BitMap(number for _, others in by_kind for carriers in others for number, _ in carriers) - ids
+
+
 def addition(found: Rows, vetoed: BitMap, intent: BitMap) -> Parcel:
     """An add's rows: without what someone carried who left by erasure, consent or purchase and has not come back since."""
     stopped = BitMap()

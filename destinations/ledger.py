@@ -14,13 +14,15 @@ from django.db.models import F
 from pyroaring import BitMap
 
 from audiences.bitmaps import pack, unpack
-from destinations import changes, errands, leases, plan, records, rows, transitions
+from destinations import changes, errands, identities, leases, plan, records, rows, transitions
 from destinations.leases import Lease, LeaseLost
 from destinations.models import Decision, Ledger, Operation, Rejection
+from destinations.models import Mapping as Connection
 from destinations.plan import ADD, REMOVE, State, Step
 from destinations.transitions import Book
 
 REFUSED_AGAIN = timedelta(hours=1)  # of somebody who may be there from before
+REMOVED_AGAIN = timedelta(minutes=15)  # of people some of whom could not be removed, and nobody says who
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class View:
     withdraw_kinds: tuple[str, ...]
     refresh_id: int | None
     change_seq: int
-    next_due_at: datetime | None  # when something unknown is next told again
+    next_due_at: datetime | None  # when something unknown next falls due to be told again
 
 
 class Decided(NamedTuple):
@@ -104,6 +106,8 @@ class Watch:
             if change.profile_no not in self.stirred or change.kind != "event":
                 self.news.append(change)
             self.stirred.add(change.profile_no)
+            if change.kind == "merge":  # whoever lives on as both has done what either did
+                self.stirred.add(int(change.name))
         self.mark = max(self.mark, final)
 
     def leaves_out(self, ids: BitMap, profiles: Mapping[int, int]) -> BitMap:
@@ -121,10 +125,12 @@ def rebase(lease: Lease, base: BitMap, *, refresh_id: int | None, change_seq: in
         held = leases.hold(row, lease, now)
         if row.refresh_id is not None and refresh_id is not None and change_seq < row.change_seq:
             return False
+        book = rows.book(row)
+        if book.vetoed:
+            _welcome(row, book, base - rows.intent(row), base, now)
         row.base, row.wanted_count = pack(base), len(base)
         row.refresh_id, row.change_seq = refresh_id, max(change_seq, row.change_seq)
-        row.save(update_fields=["base", "wanted_count", "refresh", "change_seq", *held])
-        book = rows.book(row)
+        rows.save(row, book, "base", "wanted_count", "refresh", "change_seq", *held)
         there = book.present | book.unknown
         absorbed = Decision.objects.filter(mapping_id=lease.mapping_id, seq__lte=row.change_seq)
         # Kept is only why somebody has to be told of still. Of whoever is wanted again it says nothing about the next time.
@@ -137,6 +143,16 @@ def rebase(lease: Lease, base: BitMap, *, refresh_id: int | None, change_seq: in
             Decision.objects.filter(pk__in=over[start : start + 5_000]).delete()
         records.pointless(lease.mapping_id, there - rows.intent(row))
     return True
+
+
+def _welcome(row: Ledger, book: Book, entered: BitMap, base: BitMap, now: datetime) -> None:
+    """Whoever comes back vetoes nothing any more. What they took along and do not carry now is added again for those who do."""
+    theirs = BitMap(number for number, _ in identities.of_profiles(list(identities.profiles_of(entered).values())))
+    if over := book.vetoed & theirs - entered:
+        kinds = Connection.objects.values_list("identifiers", flat=True).get(pk=row.mapping_id)
+        book.pardon(over)
+        if others := identities.sharers(over, kinds) & book.present & base:
+            book.tell_again(others, now, uncertain=BitMap())
 
 
 def decide(mapping_id: int, decisions: Iterable[tuple[int, int, bool, str] | Decided]) -> int:
@@ -174,6 +190,7 @@ def look(mapping_id: int, *, now: datetime) -> View:
     for number, (wanted, cause) in latest.items():
         (entered if wanted else left).setdefault(cause, BitMap()).add(number)
     moments = [call.reassert_at for call in book.calls if call.reassert_at is not None and call.unsettled]
+    moments = [moment for moment in moments if moment > now]
     return View(
         state=state,
         left=left,
@@ -214,7 +231,7 @@ def prepare(
         ids = plan.still_due(state, step.kind, step.cause, step.ids)
         left_out = watch.leaves_out(ids, profiles)
         if step.kind == ADD:
-            ids = ids - left_out
+            ids = ids - left_out if _still_sent(row, identifiers) else BitMap()
         if not ids:
             return None
         operation = Operation.objects.create(
@@ -234,11 +251,26 @@ def prepare(
             prepared_at=now,
         )
         book.prepare(rows.as_call(operation), veto=step.cause in plan.VETOING)
+        if late := ids & state.due:
+            _tell_sharers(book, intent, step.kind, identities.sharers(late, identifiers), now)
         if step.kind == REMOVE and step.cause != plan.WITHDRAW:
             records.removing(lease.mapping_id, ids, step.cause, left_at, now)
         rows.save(row, book, *held)
     there = intent & (book.present | book.unknown)
     return Prepared(operation.pk, Step(step.kind, step.cause, ids), intent, there, book.vetoed)
+
+
+def _still_sent(row: Ledger, identifiers: Sequence[str]) -> bool:
+    """Whether an add carries what the connection is to send now: it may have been changed since the plan, and all are told again then."""
+    return list(identifiers) == Connection.objects.values_list("identifiers", flat=True).get(pk=row.mapping_id)
+
+
+def _tell_sharers(book: Book, intent: BitMap, kind: str, sharers: BitMap, now: datetime) -> None:
+    """An earlier call may have had its effect after calls about others who share an identifier with its people: what it took
+    away from those who are wanted is added again, and what it brought back of those who left for good is removed again."""
+    others = sharers & book.present & intent if kind == REMOVE else sharers & (book.vetoed - intent)
+    if others:
+        book.tell_again(others, now, uncertain=BitMap())
 
 
 def settle(lease: Lease, operation_id: int, outcome: Outcome, *, now: datetime) -> Count:
@@ -265,6 +297,7 @@ def _settle(row: Ledger, lease: Lease, operation_id: int, outcome: Outcome, now:
     call = next(call for call in book.calls if call.id == operation_id)
     ids, refused = call.unsettled, BitMap(outcome.rejected) & call.unsettled
     unnamed = min(outcome.rejected_unnamed, len(ids - refused))
+    unsure = ids - refused if call.kind == REMOVE and unnamed else BitMap()  # any of them may still be there
     if outcome.verdict == transitions.UNKNOWN:
         book.lose_track(call, now, lease.settle)
         count = Count(unknown=len(ids))
@@ -275,9 +308,10 @@ def _settle(row: Ledger, lease: Lease, operation_id: int, outcome: Outcome, now:
         count = Count(rejected=len(ids))
     else:
         pending = outcome.verdict == transitions.SUBMITTED
-        book.accept(call, refused, pending=pending, again=now + max(lease.settle, REFUSED_AGAIN))
+        again = now + max(lease.settle, REMOVED_AGAIN if unsure else REFUSED_AGAIN)
+        book.accept(call, refused, unsure, pending=pending, again=again)
         count = Count(accepted=len(ids) - len(refused) - unnamed, rejected=len(refused) + unnamed)
-        records.accepted(row.mapping_id, call.kind, ids - refused, now)
+        records.accepted(row.mapping_id, call.kind, ids - refused - unsure, now)
         records.refuse(row.mapping_id, call.kind, {i: outcome.rejected[i] for i in refused}, call.id, now)
         if call.cause == plan.WITHDRAW or row.withdraw:
             row.withdraw_kinds = row.withdraw_kinds if book.withdraw else []
@@ -322,18 +356,23 @@ def receive(operation_id: int, outcome: Outcome, *, settle: timedelta, now: date
             return None
         ids, refused = call.unsettled, BitMap(outcome.rejected) & call.unsettled
         if outcome.verdict == transitions.SETTLED:
-            later = BitMap()
+            told_since = BitMap()
             for packed in Operation.objects.filter(mapping_id=mapping_id, pk__gt=operation_id).values_list(
                 "identities", flat=True
             ):
-                later |= unpack(packed) & ids
-            book.receive(call, refused, later, now)
+                told_since |= unpack(packed)
+            later = told_since & ids
             unnamed = min(outcome.rejected_unnamed, operation.accepted - len(refused))
+            unsure = ids - refused if call.kind == REMOVE and unnamed else BitMap()
+            book.receive(call, refused, unsure, later, now=now, again=now + max(settle, REMOVED_AGAIN))
+            if told_since:
+                sharers = identities.sharers(ids, operation.identifiers) & told_since
+                _tell_sharers(book, rows.intent(row), call.kind, sharers, now)
             bad = len(refused) + unnamed
             count = Count(accepted=operation.accepted - bad, rejected=operation.rejected + bad)
             records.refuse(mapping_id, call.kind, {i: outcome.rejected[i] for i in refused - later}, call.id, now)
             if call.kind == REMOVE:
-                records.confirmed(mapping_id, ids - refused, now)
+                records.confirmed(mapping_id, ids - refused - unsure, now)
         else:
             book.disown(call, now + settle)
             count = (

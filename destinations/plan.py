@@ -157,7 +157,7 @@ def cut(step: Step, size: int) -> Iterator[Step]:
 
 def _leaving(state: State) -> BitMap:
     there = state.present | state.doubtful | state.due | state.lost | state.again
-    open_still = state.waiting - state.present - state.doubtful - state.lost
+    open_still = state.waiting - state.present - state.doubtful - state.lost - state.due
     return there - state.intent - state.in_flight - state.refused - open_still
 
 
@@ -165,7 +165,7 @@ def _entering(state: State) -> BitMap:
     barred = state.rejected - state.retry
     new = state.intent - state.present - state.unknown - barred
     told_again = ((state.due | state.lost | state.again) & state.intent) - barred
-    open_still = state.waiting - state.lost
+    open_still = state.waiting - state.lost - state.due
     return (new | (told_again - open_still)) - state.in_flight - state.withdraw  # what is to be taken back goes first
 
 

@@ -97,7 +97,13 @@ def look(claim: jobs.Claim) -> None:
     mappings.thaw(now=now)
     _see_to_the_dead()
     sends = Mapping.objects.filter(state__in=runs.SENDS, blocked_reason="")
-    unknown = Operation.objects.filter(mapping=OuterRef("pk"), open=True, reassert_at__lte=now)
+    said = Run.objects.filter(  # what a run has found due and could not say is held or put off: it waits for what changes that
+        mapping=OuterRef("mapping"),
+        state__in=(Run.State.DONE, Run.State.PARTIAL),
+        rehearsal=False,
+        started_at__gte=OuterRef("reassert_at"),
+    )
+    unknown = Operation.objects.filter(mapping=OuterRef("pk"), open=True, reassert_at__lte=now).exclude(Exists(said))
     counted = Refresh.objects.filter(
         audience=OuterRef("audience"),
         state=Refresh.State.DONE,

@@ -90,22 +90,22 @@ class Book:
             self._set(vetoed=self.vetoed | ids)
         self.calls.append(call)
 
-    def accept(self, call: Call, rejected: BitMap, *, pending: bool, again: datetime) -> None:
-        """The platform took the call, less `rejected`. `pending`: a receipt is still to come, and may take some of it back.
+    def accept(self, call: Call, rejected: BitMap, unsure: BitMap, *, pending: bool, again: datetime) -> None:
+        """The platform took the call, less `rejected`, and of a removal's `unsure` less some that it does not name. `pending`: a receipt is still to come, and may take some of it back.
 
         Someone who was told again and is refused may be there from before: that stays unknown, and is asked anew at `again`.
         """
         ids, good = call.unsettled, call.unsettled - rejected
-        doubt = ids & rejected if call.kind == ADD and call.cause in _TOLD_AGAIN else BitMap()
+        doubt = ids & rejected if call.kind == ADD and call.cause in _TOLD_AGAIN else unsure
         if call.kind == ADD:
             self._set(present=self.present | good, rejected=self.rejected | ((ids & rejected) - doubt))
             self._set(unknown=self.unknown - (ids - doubt))
         elif (
             call.cause == WITHDRAW
         ):  # they are still in `reassert`, so they stay unknown until they have been added again
-            self._set(withdraw=self.withdraw - good)
+            self._set(withdraw=self.withdraw - (good - unsure))
         else:
-            self._set(present=self.present | (ids & rejected), unknown=self.unknown - ids)
+            self._set(present=self.present | (ids & rejected), unknown=self.unknown - (ids - unsure))
             self._set(withdraw=self.withdraw - good)
         self._discharge(call, ids)
         call.state, call.changed = (SUBMITTED if pending else SETTLED), True
@@ -145,9 +145,11 @@ class Book:
             call.reassert_at = now + settle
         return len(left)
 
-    def receive(self, call: Call, rejected: BitMap, later: BitMap, now: datetime) -> None:
+    def receive(
+        self, call: Call, rejected: BitMap, unsure: BitMap, later: BitMap, *, now: datetime, again: datetime
+    ) -> None:
         """A submitted call's receipt. Whoever has been told something else since (`later`: in calls made after it) is told
-        that again, because the platform may have taken the two in either order."""
+        that again, because the platform may have taken the two in either order; a removal's `unsure` from `again` on."""
         ids = call.unsettled
         bad, good = ids & rejected, ids - rejected
         if call.kind == ADD:
@@ -159,9 +161,10 @@ class Book:
         else:
             overtaken = ids & (self.present | self.unknown)
             self._set(present=self.present | (bad - self.unknown))
+            self._set(unknown=self.unknown | (unsure - self.present))
         self._set(rejected=self.rejected - self.present - self.unknown)
-        call.state, call.changed, call.unsettled = SETTLED, True, overtaken
-        call.reassert_at = now if overtaken else None
+        call.state, call.changed, call.unsettled = SETTLED, True, overtaken | unsure
+        call.reassert_at = now if overtaken else again if unsure else None
 
     def disown(self, call: Call, at: datetime) -> None:
         """A submitted call came to nothing after all, or its receipt never came: told again from `at` on."""
@@ -178,6 +181,10 @@ class Book:
         self._set(reassert=self.reassert | ids, rejected=self.rejected - ids)
         self._set(present=self.present - uncertain, unknown=self.unknown | uncertain)
         self.reassert_since = now
+
+    def pardon(self, ids: BitMap) -> None:
+        """What these carried may be sent for others again."""
+        self._set(vetoed=self.vetoed - ids)
 
     def forget(self) -> None:
         """The remote audience is no more: nobody is there, and no call about it matters. Vetoes stand: they are about people."""

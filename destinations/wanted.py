@@ -92,6 +92,7 @@ def reasons(
     except eligibility.NotAnswered:
         barred = BitMap()
     current = set(identities.current_of(list(people)).values())
+    stays = BitMap(profiles[number] for number in entered if number in profiles)  # under other identifiers
     suppression = mapping.audience.purpose == Audience.Purpose.SUPPRESSION
     why: list[tuple[int, bool, str]] = []
     for number in left:
@@ -102,6 +103,8 @@ def reasons(
             why.append((number, False, plan.IDENTITY if profile in merged else plan.ERASURE))
         elif profile in barred:
             why.append((number, False, plan.CONSENT))
+        elif profile in stays:
+            why.append((number, False, plan.IDENTITY))
         elif profile in bought and not suppression:
             why.append((number, False, plan.PURCHASE))
         elif number not in current:

@@ -186,11 +186,11 @@ def simulate(seed, steps=120):
         if fate == "late":
             platform.late.append((now + timedelta(seconds=dice.randint(1, 9)), call.kind, list(ids)))
         if fate in ("ok", "reject"):
-            book.accept(call, bad if call.kind == ADD else BitMap(), pending=False, again=now + SETTLE)
+            book.accept(call, bad if call.kind == ADD else BitMap(), BitMap(), pending=False, again=now + SETTLE)
             if call.kind == REMOVE and fate == "reject":
                 platform.apply(REMOVE, bad)
         elif fate == "pending":
-            book.accept(call, BitMap(), pending=True, again=now + SETTLE)
+            book.accept(call, BitMap(), BitMap(), pending=True, again=now + SETTLE)
             receipts.append((call, ids))
         elif fate == "no":
             book.take_back(call, BitMap())
@@ -202,7 +202,7 @@ def simulate(seed, steps=120):
         call, ids = receipts.pop(dice.randrange(len(receipts)))
         if dice.random() < 0.7:
             platform.apply(call.kind, ids)
-            book.receive(call, BitMap(), BitMap(), now)
+            book.receive(call, BitMap(), BitMap(), BitMap(), now=now, again=now)
         else:
             book.disown(call, now)
 
@@ -244,7 +244,7 @@ def simulate(seed, steps=120):
             call = Call(number, step.kind, step.cause, "bulk", fence, "prepared", step.ids, now)
             book.prepare(call, veto=False)
             platform.apply(step.kind, step.ids)
-            book.accept(call, BitMap(), pending=False, again=now + SETTLE)
+            book.accept(call, BitMap(), BitMap(), pending=False, again=now + SETTLE)
         book.calls = [call for call in book.calls if call.unsettled]
         book.check()
     return platform, book, intent
@@ -274,7 +274,7 @@ def _forget_what_was_in_flight(book, lane, fence, now, settle):
     return 0
 
 
-def _believe_a_receipt_alone(book, call, rejected, later, now):
+def _believe_a_receipt_alone(book, call, rejected, unsure, later, *, now, again):
     call.state, call.unsettled = "settled", BitMap()
 
 
