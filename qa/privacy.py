@@ -15,7 +15,7 @@ from audiences import faults, jobs
 from audiences.models import Alias, PrivacyRequest, Tombstone
 from audiences.people import intake, lake, refused
 from audiences.people.lake import upkeep
-from destinations.services import erasures
+from destinations.services import erasures, warehouse
 from qa.models import SpotCheckPerson
 
 TASK, FILES = "qa.privacy", "qa.privacy_files"
@@ -61,7 +61,7 @@ def follow(claim: jobs.Claim | None = None) -> None:
 
 
 def look_at_files() -> None:
-    """Requests whose people no file holds any more are done; for the others the files are to be rewritten."""
+    """Requests whose people no file holds any more, nor the warehouse, are done; for the others the files are to be rewritten."""
     waiting = list(PrivacyRequest.objects.filter(state=State.CONFIRMED).exclude(forgotten_at=None).order_by("pk"))
     if not waiting:
         return
@@ -72,7 +72,7 @@ def look_at_files() -> None:
         return
     kept = {whole[number] for number in held}
     for request in waiting:
-        if not kept & set(request.people):
+        if not kept & set(request.people) and not warehouse.still_holds(request.created_at):
             _done(request)
     if kept:
         upkeep.rewrite_without_the_removed(after=REWRITTEN_AFTER)
@@ -123,6 +123,7 @@ def _forget(requests: Sequence[PrivacyRequest], claim: jobs.Claim | None) -> Non
     faults.point("privacy.rows_forgotten")
     now = timezone.now()
     PrivacyRequest.objects.filter(pk__in=[request.pk for request in requests]).update(forgotten_at=now)
+    warehouse.hasten()
     for request in requests:
         if not request.people:
             _done(request)

@@ -15,7 +15,7 @@ from audiences.people.keys import Key
 from audiences.standings import Fact
 from destinations import queries
 from destinations.models import PrivacyReceipt
-from destinations.services import erasures
+from destinations.services import erasures, warehouse
 from qa.privacy import REMOVED_WITHIN, overdue
 
 State = PrivacyRequest.State
@@ -196,11 +196,14 @@ def as_table(request: PrivacyRequest) -> Iterator[tuple[object, ...]]:
 
 
 def _steps(request: PrivacyRequest) -> tuple[Step, ...]:
+    files = "No file of events or people, and no warehouse, holds anything of them."
+    if request.people and request.forgotten_at and request.events_at is None:
+        files = warehouse.still_holds(request.created_at) or files
     reached = [
         ("Received", "Nobody is found by these identifiers any more, and none comes back.", request.created_at),
         ("Out everywhere", "No platform is to be told any more.", request.confirmed_at),
         ("Forgotten", "Identifiers, refused rows, samples and spot checks are blank.", request.forgotten_at),
-        ("Out of the files", "No file of events or people holds anything of them.", request.events_at),
+        ("Out of the files", files, request.events_at),
     ]
     first = next((at for at, (_, _, moment) in enumerate(reached) if moment is None), len(reached))
     return tuple(

@@ -2,7 +2,7 @@
 
 import uuid
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -24,6 +24,7 @@ TASK = "destinations.load_warehouse"
 KEY = "1"
 CADENCES = (900, 3600, 21_600, 86_400)  # seconds
 AAD = "warehouse:1"
+COMMITTED_WITHIN = timedelta(minutes=1)  # whoever left at a moment is seen to have left so long after it
 
 
 def get() -> Warehouse:
@@ -130,6 +131,24 @@ def empty(*, actor: User | None) -> int:
 def begin_anew() -> None:
     """Our own database came back from a backup: what was loaded after it never was, so the next load writes everything."""
     Warehouse.objects.update(era=uuid.uuid4())
+
+
+def hasten() -> None:
+    """Somebody has left who must not wait there for the next load."""
+    if get().running:
+        jobs.ask(TASK, KEY)
+
+
+def still_holds(since: datetime) -> str:
+    """Why whoever left at this moment may still be in the warehouse, in words; empty: they are not."""
+    row = get()
+    if row.loaded_up_to is None or row.loaded_up_to > since + COMMITTED_WITHIN:
+        return ""
+    if not row.running:
+        return "The warehouse holds them still, for loading it is stopped. Start it, or empty it, in Settings."
+    if row.state != Warehouse.State.CONNECTED:
+        return f"The warehouse holds them still, for it cannot be loaded: {row.state_words}"
+    return "The warehouse holds them until its next load, which is asked for."
 
 
 def load_here() -> Warehouse:

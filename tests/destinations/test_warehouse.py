@@ -29,6 +29,7 @@ from destinations.models import Mapping, Operation, Warehouse
 from destinations.record import shape, target
 from destinations.services import Refused, warehouse
 from destinations.services.restoring import restored
+from qa import privacy, privacy_page
 from tests.audiences.people_in import erase, identify, merge, track, until_counted
 from tests.destinations import scene, warehouse_scene
 from tests.destinations.warehouse_scene import comparable, named, ought
@@ -327,6 +328,29 @@ def test_nobody_who_is_erased_stays_in_the_warehouse_and_nothing_but_external_id
         assert {row["external_id"] for row in rows} <= {"carl"}, table
         assert "@" not in str(rows)
     same(customer)
+
+
+def test_a_privacy_request_is_done_when_the_warehouse_too_has_forgotten(cart, customer, monkeypatch):
+    monkeypatch.setattr(warehouse, "COMMITTED_WITHIN", timedelta(0))
+    count(cart)
+    named(customer)
+    warehouse.start(actor=None)
+    jobs.run_due_here(["compute"], rounds=1)
+    request = erase("anna")
+    warehouse.stop(actor=None)
+    for _ in range(2):
+        privacy.follow()
+    lake.forget_removed()
+    privacy.look_at_files()
+    request.refresh_from_db()
+    assert request.state == "confirmed"
+    assert "loading it is stopped" in privacy_page.shown(request).steps[-1].words
+    warehouse.start(actor=None)
+    jobs.run_due_here(["compute"], rounds=1)
+    privacy.look_at_files()
+    request.refresh_from_db()
+    assert request.state == "done"
+    assert "anna" not in str(customer.rows("_people"))
 
 
 def test_nothing_outside_the_schema_is_touched_and_what_is_others_is_refused(cart, customer):
