@@ -17,6 +17,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from audiences.models import Job, Workspace, frozen
+from audiences.people import backlog
 from qa import health, outbox
 from qa.health import ROOM_NEEDED
 
@@ -124,6 +125,14 @@ def _lake() -> Finding:
         return Finding(
             "lake", "problem", f"{existing} cannot be written.", "Set LAKE_URL to a folder that this user may write."
         )
+    waiting = backlog.look()
+    if waiting.late(timezone.now()) and waiting.since is not None:
+        words = (
+            f"{waiting.events:,} accepted events wait to be stored, the first since {waiting.since:%d %b %H:%M} UTC."
+        )
+        if waiting.why:
+            words += f" Storing broke off: {waiting.why}."
+        return Finding("lake", "warning", words, "None is lost. Start a worker for the queue intake; see its log.")
     return Finding("lake", "ok", f"{folder} can be written.")
 
 

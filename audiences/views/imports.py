@@ -9,12 +9,14 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
+from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from audiences import queries, spreadsheets
 from audiences.access import may, requires
 from audiences.forms import ColumnsForm, UploadForm
 from audiences.models import ImportFile, RefusedRow
+from audiences.people import backlog
 from audiences.people import imports as files
 from audiences.services import trail
 from audiences.views.page import STOP_POLLING, actor, page, paginated, wants_fragment
@@ -25,11 +27,14 @@ ENDED = (ImportFile.State.DONE, ImportFile.State.CANCELLED, ImportFile.State.FAI
 @require_GET
 @requires("import.view")
 def imports(request: HttpRequest) -> HttpResponse:
+    waiting = backlog.look()
     rows = paginated(request, ImportFile.objects.select_related("created_by").order_by("-pk"), 25)
     context = {
         "rows": rows,
         "refused_calls": RefusedRow.objects.filter(import_file=None).count(),
         "busy": any(row.state not in ENDED for row in rows),
+        "backlog": waiting,
+        "late": waiting.late(timezone.now()),
     }
     return page(request, "imports/list.html", context, fragment="results")
 

@@ -13,6 +13,8 @@ from django.utils import timezone
 
 from audiences import owners
 from audiences.models import Audience, Refresh, Replacement, Workspace
+from audiences.people import backlog
+from audiences.people.backlog import Backlog
 from destinations import latencies
 from destinations.models import ENDED, Destination, Hold, Operation, Removal, Run
 from destinations.models import Mapping as Connection
@@ -78,6 +80,7 @@ class Facts:
     received: Mapping[int, Sequence[int | None]]  # connection → people received in each window, the latest first
     allowed: Mapping[int, Allowed]
     replacements: Sequence[Replacement]  # whose old audience was to retire by now
+    backlog: Backlog
 
     def limits_of(self, audience_id: int) -> Allowed:
         return self.allowed.get(audience_id) or Allowed()
@@ -94,7 +97,7 @@ class Facts:
 
 
 def load(now: datetime | None = None, *, slow: bool = False) -> Facts:
-    """Thirteen queries, whatever the number of audiences. `slow`: also what was received in each of the last days, which reads many runs."""
+    """Sixteen queries, whatever the number of audiences. `slow`: also what was received in each of the last days, which reads many runs."""
     now = now or timezone.now()
     workspace = Workspace.objects.first()
     audiences, mappings = list(_audiences()), list(_mappings())
@@ -126,6 +129,7 @@ def load(now: datetime | None = None, *, slow: bool = False) -> Facts:
         _received(mappings, now) if slow else {},
         {pk: limits.allowed(row) for pk, row in rows.items()},
         list(_replacements(now)),
+        backlog.look(),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from qa.checks import counts, deliveries, replacements, sizes
+from qa.checks import counts, deliveries, intake, replacements, sizes
 from qa.checks.facts import Facts, Finding, Reading
 
 
@@ -44,5 +44,6 @@ KINDS: dict[str, Kind] = {
     ),
     "stale": Kind("Count is old", "counted in time again", counts.stale, clean=2, patient=True),
     "retire": Kind("Retirement hindered", "nothing hinders its retirement any more", replacements.hindered),
+    "intake": Kind("Events wait", "events are stored in time again", intake.backlog, clean=2, patient=True),
     "late": Kind("Sync overdue", "syncs come in time again", deliveries.late, clean=2, patient=True),
 }

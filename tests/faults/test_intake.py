@@ -20,14 +20,20 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.models import Max
 from django.test import Client
+from django.utils import timezone
 
-from audiences import clock
+from audiences import clock, jobs
 from audiences.models import ChangeLog, Event, ImportFile, RefusedRow
 from audiences.people import intake, lake, payloads
 from audiences.people.lake import Known
 from audiences.people.payloads import Context
 from audiences.services import api_keys
 from destinations import changes
+from qa import soundness, watch
+from qa.checks import facts
+from qa.checks.registry import KINDS
+from qa.models import Incident
+from tests import filled
 from tests.audiences.people_in import until_counted
 from tests.journeys.deployment import ROOT, Deployment
 from tests.journeys.web import Web, answer
@@ -177,6 +183,48 @@ def test_fault_40_every_committed_event_is_read_once_however_transactions_overla
     assert len(copied) == len(set(copied)) == committed
 
 
+# ---- What waits is seen
+
+
+def test_what_waits_to_be_stored_is_on_the_imports_page_in_an_alert_and_in_the_doctors_words(call, monkeypatch):
+    people = filled.users()
+    client = filled.as_(people, "operator")
+    assert "Every event that came in is in the lake." in client.get("/imports/").content.decode()
+    for n in range(3):
+        call("/api/v1/customers/ann/events", name="purchase", id=f"order-{n}")
+    fresh = client.get("/imports/").content.decode()
+    assert "3 events came in and are not in the lake yet" in fresh and "manage.py doctor" not in fresh
+    assert [reading.finding for reading in KINDS["intake"].look(facts.load())] == [None]
+
+    Event.objects.update(received_us=clock.now_us() - 10 * clock.MINUTE)
+    monkeypatch.setattr(lake, "flush", unwritable)
+    jobs.ask("audiences.flush", "", queue="intake")
+    jobs.run_due_here(["intake"], rounds=1)
+
+    late = client.get("/imports/").content.decode()
+    assert "They count already, but should not wait so long" in late and "PermissionError" in late
+    (reading,) = KINDS["intake"].look(facts.load())
+    assert reading.finding and reading.finding.severity == "warning"
+    assert reading.finding.sentence.startswith("3 events that were accepted wait to be stored, the first since")
+    assert "PermissionError" in reading.finding.causes[0]
+    (said,) = [finding for finding in soundness.examine() if finding.question == "lake"]
+    assert (said.state, "3 accepted events wait" in said.words) == ("warning", True)
+    now = timezone.now()
+    watch.look(now=now)
+    watch.look(now=now + timedelta(seconds=30))
+    assert Incident.objects.get(kind="intake").owner is not None
+    monkeypatch.undo()
+    while lake.flush():
+        pass
+    watch.look(now=now + timedelta(minutes=2))
+    watch.look(now=now + timedelta(minutes=4))
+    assert Incident.objects.get(kind="intake").recovered_at is not None
+
+
+def unwritable(**_):
+    raise PermissionError("the folder of the lake")
+
+
 # ---- 46: what is huge
 
 
@@ -271,7 +319,7 @@ def test_fault_46_a_large_file_is_read_in_bounded_memory_and_goes_on_where_it_wa
 SEEN = """
 import json
 from datetime import timedelta
-from audiences import clock
+from audiences import clock, jobs
 from audiences.people import lake
 pinned = lake.pin(clock.now_us(), hold=timedelta(minutes=5))
 keys = [key for part in lake.read_events(pinned) for batch in part.batches for key in batch.column("event_key").to_pylist()]
