@@ -58,9 +58,9 @@ def deliver(
     sleep: Callable[[float], None] = time.sleep,
     opener: Opener = opened,
 ) -> datetime | None:
-    """Run the errands of a destination until none is due. When to come back, if something is left for later."""
+    """Run the errands of a destination until none is due, or this worker is asked to stop. When to come back, if something is left."""
     destination = Destination.objects.get(pk=destination_id)
-    while due := errands.due(destination_id, now()):
+    while not jobs.stopping() and (due := errands.due(destination_id, now())):
         try:
             with opener(destination) as connector:
                 for errand in due:
