@@ -1,20 +1,18 @@
 """How fast calls are taken in, through gunicorn and real sockets: single calls beside an empty view, and batches."""
 
-import base64
 import json
 import multiprocessing
 import socket
 import statistics
-import subprocess
 import threading
 import time
 from contextlib import closing
 
 import pytest
 
-from qa.management.commands.up import web_command
 from tests.benchmarks import report
-from tests.journeys.deployment import ROOT, Deployment
+from tests.journeys.deployment import Deployment
+from tests.journeys.web import Web, answer
 
 CONNECTIONS = 8
 ROUNDS = 5
@@ -22,57 +20,13 @@ SECONDS = 3.0
 EVENTS_A_BATCH = 1_000
 
 
-class Web:
-    """The web process that `up` starts, alone, on a database of its own."""
-
-    def __init__(self, folder):
-        self.deployment = Deployment(folder / "var")
-        pair = self.deployment.manage("create_api_key", "bench").stdout.strip()
-        self.authorization = "Basic " + base64.b64encode(pair.encode()).decode()
-        self.port = self.deployment.port
-        self.process = subprocess.Popen(
-            web_command(f"127.0.0.1:{self.port}", threads=8),
-            cwd=ROOT,
-            env=self.deployment.env,
-            stdout=(folder / "web.log").open("wb"),
-            stderr=subprocess.STDOUT,
-        )
-        while True:
-            assert self.process.poll() is None, (folder / "web.log").read_text()
-            with closing(socket.socket()) as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    break
-            time.sleep(0.1)
-
-    def request(self, method, path, body=b""):
-        head = (
-            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {self.authorization}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(30)
-        self.deployment.remove()
-
-
 @pytest.fixture
 def web(tmp_path):
-    made = Web(tmp_path)
+    made = Web(Deployment(tmp_path / "var"))
+    made.start()
     yield made
     made.stop()
-
-
-def _answer(stream):
-    """Read one answer; its status."""
-    status = int(stream.readline().split()[1])
-    length = 0
-    while (line := stream.readline()) not in (b"\r\n", b""):
-        if line.lower().startswith(b"content-length:"):
-            length = int(line.split(b":")[1])
-    stream.read(length)
-    return status
+    made.deployment.remove()
 
 
 def _drive(port, requests, seconds, results):
@@ -86,7 +40,7 @@ def _drive(port, requests, seconds, results):
             stream = connection.makefile("rb")
             while time.perf_counter() < end:
                 connection.sendall(requests[(index + counts[index] * CONNECTIONS) % len(requests)])
-                if (status := _answer(stream)) != 200:
+                if (status := answer(stream)) != 200:
                     wrong.append(status)
                 counts[index] += 1
 
@@ -114,16 +68,8 @@ def _rate(port, requests, seconds=SECONDS):
 def _events(web, serial, count):
     """Calls as a shop's server makes them: known and new people, an id for each event, some data."""
     return [
-        web.request(
-            "POST",
-            f"/api/v1/customers/c{(serial + n) % 5_000}/events",
-            json.dumps(
-                {
-                    "name": "purchase",
-                    "id": f"01J{serial + n:020d}",
-                    "data": {"value": n % 100 + 0.5, "category": "shoes", "sku": f"{n:08d}"},
-                }
-            ).encode(),
+        web.event(
+            f"c{(serial + n) % 5_000}", f"01J{serial + n:020d}", value=n % 100 + 0.5, category="shoes", sku=f"{n:08d}"
         )
         for n in range(count)
     ]
