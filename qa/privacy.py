@@ -9,11 +9,14 @@ from datetime import datetime, timedelta
 
 import duckdb
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from audiences import faults, jobs
+from audiences.clock import now_us
 from audiences.models import Alias, PrivacyRequest, Tombstone
-from audiences.people import intake, lake, refused
+from audiences.models.privacy import OPEN
+from audiences.people import intake, lake, refused, removal
 from audiences.people.lake import upkeep
 from destinations.services import erasures, warehouse
 from qa.models import SpotCheckPerson
@@ -78,6 +81,12 @@ def look_at_files() -> None:
         upkeep.rewrite_without_the_removed(after=REWRITTEN_AFTER)
 
 
+def late(now: datetime) -> Q:
+    """Which requests `overdue` says something of."""
+    removing = Q(state__in=(State.RECEIVED, State.REMOVING), created_at__lt=now - REMOVED_WITHIN)
+    return Q(state__in=OPEN, due_at__lt=now) | removing
+
+
 def overdue(request: PrivacyRequest, now: datetime) -> str:
     """What has taken longer than it may, in words; empty where nothing has."""
     if not request.is_open:
@@ -93,7 +102,10 @@ def _step(request: PrivacyRequest, settled: bool, now: datetime) -> None:
     """Removing, or out everywhere."""
     with transaction.atomic():
         rows = PrivacyRequest.objects.filter(pk=request.pk, state__in=(State.RECEIVED, State.REMOVING))
-        if settled:
+        more = removal.take_from_latecomers(request.people, request.removal, at_us=now_us()) if settled else []
+        if more:
+            rows.update(state=State.REMOVING, identities=[*request.identities, *more])
+        elif settled:
             names = erasures.untouched(request)
             rows.update(state=State.CONFIRMED, confirmed_at=now, untouched=names)
         elif request.state == State.RECEIVED:

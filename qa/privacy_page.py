@@ -16,7 +16,7 @@ from audiences.standings import Fact
 from destinations import queries
 from destinations.models import PrivacyReceipt
 from destinations.services import erasures, warehouse
-from qa.privacy import REMOVED_WITHIN, overdue
+from qa.privacy import late, overdue
 
 State = PrivacyRequest.State
 FILTERS = (("", "All"), ("open", "Open"), ("overdue", "Overdue"), ("done", "Done"), ("lifted", "Lifted"))
@@ -86,17 +86,15 @@ class Match:
 def requests(*, state: str = "", kind: str = "", now: datetime | None = None) -> QuerySet[PrivacyRequest]:
     """Overdue ones first, then open ones, the oldest first; then the rest, the newest first."""
     now = now or timezone.now()
-    late = Q(state__in=OPEN, due_at__lt=now) | Q(
-        state__in=(State.RECEIVED, State.REMOVING), created_at__lt=now - REMOVED_WITHIN
-    )
+    is_late = late(now)
     rows = PrivacyRequest.objects.select_related("requested_by", "import_file").annotate(
-        late=Case(When(late, then=Value(True)), default=Value(False), output_field=BooleanField()),
+        late=Case(When(is_late, then=Value(True)), default=Value(False), output_field=BooleanField()),
         running=Case(When(state__in=OPEN, then=F("created_at"))),
     )
     if kind:
         rows = rows.filter(kind=kind)
     if state == "overdue":
-        rows = rows.filter(late)
+        rows = rows.filter(is_late)
     elif state == "open":
         rows = rows.filter(state__in=OPEN)
     elif state:

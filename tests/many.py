@@ -84,7 +84,8 @@ def audiences(number: int, owner: User, *, people: int = 2_000, every_incident: 
         for incident in incidents
     )  # fmt: skip
     asked = PrivacyRequest.objects.bulk_create(
-        PrivacyRequest(kind="erasure", source="page", state="removing", requested_by=owner, asked_at=now, due_at=now, removal=f"many {n}",
+        PrivacyRequest(kind="erasure", source="page", state="removing", requested_by=owner, asked_at=now,
+                       due_at=now + timedelta(days=30), removal=f"many {n}",
                        people=[n], identities=[n])
         for n in range(number)
     )  # fmt: skip

@@ -79,6 +79,26 @@ def remove_for_good(people: Collection[int], cause: str, said: Iterable[keys.Key
     return Gone(removal, sorted(people), _identities(whole, buried))
 
 
+def take_from_latecomers(people: Collection[int], removal: str, *, at_us: int) -> list[int]:
+    """Whoever took on one of these people's identifiers in a transaction that had looked before the removal: it is taken from them too.
+
+    In the caller's transaction, while the identifiers are not forgotten; the versions of their identifiers that held it.
+    """
+    former = _former_keys(_with_merged(people))
+    digests = keys.digests(former)
+    buried = set(Tombstone.objects.filter(removal=removal).values_list("kind", "digest"))
+    own = {key for key in former if key[0] in SHARED and (key[0], digests[key]) in buried}
+    others: dict[int, list[str]] = {}
+    for key, numbers in _holders(own).items():
+        for number in numbers:
+            others.setdefault(number, []).append(key[0])
+    if not others:
+        return []
+    held = list(Identity.objects.filter(profile_no__in=others, replaced_at=None).values_list("pk", flat=True))
+    _take_from(others, at_us)
+    return held
+
+
 def unbury(removal: str) -> int:
     """Everything that one suppression buried may come back; how many identifiers. Erasures stand."""
     return Tombstone.objects.filter(removal=removal, cause=Cause.SUPPRESSED).delete()[0]

@@ -12,13 +12,13 @@ from django.db.models.functions import Cast
 from django.utils import timezone
 
 from audiences import owners
-from audiences.models import Audience, Refresh, Replacement, Workspace
+from audiences.models import Audience, PrivacyRequest, Refresh, Replacement, Workspace
 from audiences.people import backlog
 from audiences.people.backlog import Backlog
 from destinations import latencies
 from destinations.models import ENDED, Destination, Hold, Operation, Removal, Run
 from destinations.models import Mapping as Connection
-from qa import gates, limits
+from qa import gates, limits, privacy
 from qa.limits import Allowed, Stretch
 from qa.models import Incident, Limits
 
@@ -64,6 +64,15 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class LateRequests:
+    """Privacy requests that have taken longer than they may; `since`: when the first of them was taken in."""
+
+    number: int
+    since: datetime | None
+    past_law: int
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """`audiences` are those that are counted, `mappings` those that send, with what `load` annotates."""
 
@@ -81,6 +90,7 @@ class Facts:
     allowed: Mapping[int, Allowed]
     replacements: Sequence[Replacement]  # whose old audience was to retire by now
     backlog: Backlog
+    late_requests: LateRequests
 
     def limits_of(self, audience_id: int) -> Allowed:
         return self.allowed.get(audience_id) or Allowed()
@@ -97,7 +107,7 @@ class Facts:
 
 
 def load(now: datetime | None = None, *, slow: bool = False) -> Facts:
-    """Sixteen queries, whatever the number of audiences. `slow`: also what was received in each of the last days, which reads many runs."""
+    """Seventeen queries, whatever the number of audiences. `slow`: also what was received in each of the last days, which reads many runs."""
     now = now or timezone.now()
     workspace = Workspace.objects.first()
     audiences, mappings = list(_audiences()), list(_mappings())
@@ -130,6 +140,7 @@ def load(now: datetime | None = None, *, slow: bool = False) -> Facts:
         {pk: limits.allowed(row) for pk, row in rows.items()},
         list(_replacements(now)),
         backlog.look(),
+        _late_requests(now),
     )
 
 
@@ -201,6 +212,14 @@ def _overdue(now: datetime) -> dict[int, Waiting]:
         people, since = row["n"] + (before.people if before else 0), row["first"]
         found[row["mapping"]] = Waiting(people, min(since, before.since) if before else since)
     return found
+
+
+def _late_requests(now: datetime) -> LateRequests:
+    past_law = Count("pk", filter=Q(due_at__lt=now))
+    found = PrivacyRequest.objects.filter(privacy.late(now)).aggregate(
+        n=Count("pk"), first=Min("created_at"), law=past_law
+    )
+    return LateRequests(found["n"], found["first"], found["law"])
 
 
 def _apart(rows: Mapping[int, Limits], now: datetime) -> dict[int, list[Stretch]]:

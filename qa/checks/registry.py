@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from qa.checks import counts, deliveries, intake, replacements, sizes
+from qa.checks import counts, deliveries, intake, privacy, replacements, sizes
 from qa.checks.facts import Facts, Finding, Reading
 
 
@@ -31,6 +31,7 @@ KINDS: dict[str, Kind] = {
         "No suppression", "a suppression audience stands beside it", deliveries.suppression, mutable=False
     ),
     "removals": Kind("Removals overdue", "every removal is through", deliveries.removals, clean=2, mutable=False),
+    "privacy": Kind("Privacy requests overdue", "no privacy request is overdue", privacy.overdue, mutable=False),
     "token": Kind("Access refused", "the account lets us in again", deliveries.token, mutable=False),
     "drift": Kind("Differs on the platform", "it holds whom it was told again", deliveries.drift, mutable=False),
     "run": Kind("Sync failed", "syncs succeed again", deliveries.run, clean=2),

@@ -170,6 +170,23 @@ def test_fault_34_a_number_that_many_have_names_nobody_and_stays_with_them():
         erase("+4940123456", "phone")
 
 
+def test_fault_34_who_took_on_the_address_in_a_transaction_that_did_not_know_yet_gives_it_back(cart):
+    """On PostgreSQL a writer that had looked for tombstones before the removal may commit after it."""
+    cart.sync()
+    request = erase("anna")
+    buried = list(Tombstone.objects.all())
+    Tombstone.objects.all().delete()
+    identify("dora", email="anna@example.com", **{"in": "yes"})
+    Tombstone.objects.bulk_create(buried)
+    for _ in range(3):
+        cart.sync()
+        following.follow()
+    assert cart.emails() == hashes("bert", "carl")
+    request.refresh_from_db()
+    assert request.forgotten_at and not Identity.objects.filter(email="anna@example.com").exists()
+    assert Identity.objects.get(profile_no=number("dora"), replaced_at=None).email == ""
+
+
 # --- 35: merges
 
 

@@ -9,7 +9,7 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiences.models import Audience, Refresh, SegmentVersion, frozen
+from audiences.models import Audience, PrivacyRequest, Refresh, SegmentVersion, frozen
 from audiences.services import versions
 from destinations.models import Hold, Mapping, Operation, Removal, Run
 from qa import limits
@@ -382,3 +382,30 @@ def test_looking_asks_the_same_number_of_questions_however_many_audiences_there_
         return len(captured)
 
     assert asked(3) == asked(30) <= 17
+
+
+# ---- Privacy
+
+
+@pytest.mark.parametrize(
+    ("state", "taken_in", "due_in", "severity"),
+    [
+        ("removing", 23, 29, None),
+        ("removing", 25, 29, "warning"),
+        ("received", 25, 29, "warning"),
+        ("confirmed", 25, 29, None),
+        ("confirmed", 800, -1, "critical"),
+        ("done", 800, -1, None),
+    ],
+)
+def test_a_privacy_request_that_takes_longer_than_it_may_is_one_alert(people, state, taken_in, due_in, severity):
+    now = timezone.now()
+    for n in range(2):
+        row = PrivacyRequest.objects.create(
+            kind="erasure", source="page", state=state, asked_at=now, due_at=now + due_in * DAY, removal=str(n)
+        )
+        PrivacyRequest.objects.filter(pk=row.pk).update(created_at=now - timedelta(hours=taken_in))
+    told = found("privacy")
+    assert [one.severity for one in told] == ([severity] if severity else [])
+    if told:
+        assert "2 privacy requests are overdue" in told[0].sentence
