@@ -120,7 +120,7 @@ TEMPLATES = [
 
 # --- Database. `default` writes; `snapshot` reads several tables as of one moment.
 # SQLite: a read inside atomic() on `default` takes the write lock, so such reads go through `snapshot`.
-_SQLITE_PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-32000"
+_SQLITE_PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864; PRAGMA secure_delete=ON; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-32000"
 if DATABASE_URL:
     _database = {**env.db_url_config(DATABASE_URL), "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
     _database.setdefault("OPTIONS", {})

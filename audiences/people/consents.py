@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 from django.db import connection, transaction
-from django.utils import timezone
 
 from audiences import clock, faults, jobs
 from audiences.models import ChangeLog, Consent, ConsentStatement, Profile, Workspace
@@ -22,7 +21,8 @@ from audiences.people.normalise import PURPOSES, Problem, consent_word
 TASK = "audiences.read_consents"
 SOURCE = "settings"
 AT_ONCE = 2_000  # people in a write transaction
-_OLDER_WRITERS = timedelta(minutes=1)
+_OLDER_WRITERS = 5.0  # seconds
+_ONCE_MORE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +187,19 @@ def _note(changed: Sequence[tuple[int, str, bool | None, int, str, str]]) -> Non
 
 
 def _let_older_writers_end(claim: jobs.Claim) -> None:
-    """A transaction that began under the old rules may still be about to commit people read by them."""
+    """A transaction that began under the old rules may still be about to commit people read by them. One that takes long is not
+    waited for: everybody is read once more after it."""
     if connection.vendor != "postgresql" or connection.in_atomic_block:
         return
-    mine = bulk.fetch("SELECT pg_current_xact_id()::text::bigint")[0][0]
-    until = timezone.now() + _OLDER_WRITERS
-    while bulk.fetch("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")[0][0] <= mine:
-        if timezone.now() > until:
-            raise TimeoutError("a transaction from before the change is still open")
+    began = bulk.fetch("SELECT clock_timestamp()")[0][0]
+    until = time.monotonic() + _OLDER_WRITERS
+    older = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start < %s"
+    )
+    while bulk.fetch(older, [began])[0][0]:
+        if time.monotonic() > until:
+            jobs.ask(TASK, claim.key, after=_ONCE_MORE)
+            return
         claim.renew()
-        time.sleep(0.2)
+        time.sleep(0.05)

@@ -99,6 +99,7 @@ DEEDS = {
     "mapping.looked_again": "Looked for again",
     "mapping.recreated": "To be made anew on the platform",
     "mapping.unblocked": "Allowed to call again",
+    "database.restored": "Restored from a backup",
     "feed.changed": "Changed how long a feed may be silent",
     "hold.set": "Stopped for safety",
     "hold.lifted": "Safety stop lifted",
