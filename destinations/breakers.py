@@ -13,8 +13,6 @@ from audiences.models import Audience
 from audiences.people import feeds
 from audiences.people.feeds import Feed
 from audiences.segments import exits
-from audiences.services import refreshes
-from destinations import eligibility
 from destinations.ledger import View
 from destinations.models import Hold, Mapping
 from destinations.services import holds
@@ -44,7 +42,7 @@ def look(mapping: Mapping, counted: Wanted, view: View, now: datetime) -> None:
 
     `view`: the ledger before the count became what is wanted.
     """
-    _keep(mapping, [*_silent(mapping, now), *_zero(counted, view)])
+    _keep(mapping, [*_silent(mapping, counted, now), *_zero(counted, view)])
 
 
 def not_counted(mapping: Mapping, words: str) -> None:
@@ -62,20 +60,13 @@ def taken_on(mapping: Mapping) -> int:
     return max((people or 0 for people in lifted.values_list("people", flat=True)), default=0)
 
 
-def _silent(mapping: Mapping, now: datetime) -> Iterable[Trip]:
-    others = eligibility.excluding(mapping)
-    trees = refreshes.rules_of([mapping.audience, *others]).trees
-    own = trees.get(mapping.audience.key)
-    if own is None:
-        return
-    bring_in = frozenset(way.event for way in exits.entering(own) if way.kind == exits.DEED)
-    take_out = exits.by_deed(own).union(
-        *(
-            frozenset(way.event for way in exits.entering(trees[other.key]) if way.kind == exits.DEED)
-            for other in others
-            if other.key in trees
-        )
-    )
+def _silent(mapping: Mapping, counted: Wanted, now: datetime) -> Iterable[Trip]:
+    bring_in, take_out = frozenset[str](), frozenset[str]()
+    for key, rule in counted.rules.items():
+        if key == mapping.audience.key:
+            bring_in, take_out = exits.brought_in_by(rule), take_out | exits.by_deed(rule)
+        else:  # whom these take in is left out here
+            take_out |= exits.brought_in_by(rule)
     now_us = clock.to_us(now)
     if stopped := feeds.stopped(bring_in, now_us):
         reason = f"{_words(stopped, now_us)} People would be removed only because nothing new is known of them."

@@ -109,9 +109,10 @@ def _deliver(work: Sync, counted: wanted.Wanted | None) -> None:
         state=Run.State.INTERRUPTED, error="Its worker stopped; a later run went on.", finished_at=work.now()
     )
     _note(run, state=Run.State.DIFFING, refresh=counted.refresh if counted else None)
+    before = ledger.look(mapping.pk, now=work.now())
     if counted is not None:
-        breakers.look(mapping, counted, ledger.look(mapping.pk, now=work.now()), work.now())
-    view = _rebase(work, counted)
+        breakers.look(mapping, counted, before, work.now())
+    view = _rebase(work, counted, before)
     faults.point("mid_plan")
     work.watch.mark, work.withdraw_kinds = view.change_seq, view.withdraw_kinds
     planned = calls.planned(work, view)
@@ -125,10 +126,9 @@ def _deliver(work: Sync, counted: wanted.Wanted | None) -> None:
     _confirm(work)
 
 
-def _rebase(work: Sync, counted: wanted.Wanted | None) -> View:
+def _rebase(work: Sync, counted: wanted.Wanted | None, before: View) -> View:
     """Make the new count what is wanted, with the reasons of those whom something that happened took out."""
     mapping, lease, now = work.mapping, work.lease, work.now
-    before = ledger.look(mapping.pk, now=now())
     if counted is None:
         ledger.rebase(lease, BitMap(), refresh_id=before.refresh_id, change_seq=before.change_seq, now=now())
         return ledger.look(mapping.pk, now=now())

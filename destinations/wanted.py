@@ -1,6 +1,6 @@
 """Who is wanted on a platform now: a fresh count, the eligibility order, their identities, and why others have left. No calls, no ledger."""
 
-from collections.abc import Collection
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -10,10 +10,11 @@ from audiences import clock
 from audiences.bitmaps import unpack
 from audiences.models import Audience, Membership, Refresh
 from audiences.segments import grammar
+from audiences.segments.tree import Node
 from audiences.services import refreshes
 from destinations import changes, eligibility, identities, plan
 from destinations.eligibility import Step
-from destinations.models import Mapping
+from destinations.models import Mapping as Connection
 
 
 class CannotCount(Exception):
@@ -22,19 +23,24 @@ class CannotCount(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`base`: identities. `events`: names of the events that could take someone out before the next count (None: any)."""
+    """`base`: identities. `rules`: of the audience and of whom it leaves out, by key, as they were counted."""
 
     base: BitMap = field(repr=False)
     refresh: Refresh
     steps: tuple[Step, ...]
-    events: frozenset[str] | None
+    rules: Mapping[str, Node] = field(repr=False)
+
+    @property
+    def events(self) -> frozenset[str] | None:
+        """Names of the events that could take someone out before the next count (None: any)."""
+        return events_in(self.rules.values())
 
     @property
     def as_of(self) -> datetime:
         return clock.from_us(self.refresh.as_of_us)
 
 
-def count(mapping: Mapping) -> Wanted:
+def count(mapping: Connection) -> Wanted:
     """Count the audience and everyone who excludes from it at one fresh pin, and apply the order. Raises CannotCount."""
     others = eligibility.excluding(mapping)
     audiences = [mapping.audience, *others]
@@ -51,19 +57,18 @@ def count(mapping: Mapping) -> Wanted:
         people, steps = eligibility.judge(mapping, unpack(membership.members))
     except (eligibility.NotAnswered, eligibility.CannotExclude) as error:
         raise CannotCount(str(error)) from error
-    if mapping.state == Mapping.State.TRIAL:
+    if mapping.state == Connection.State.TRIAL:
         people = plan.sample(people, mapping.trial_percent)
     base, reachable = identities.in_force(people, mapping.identifiers)
     steps.append(Step(eligibility.UNREACHABLE, people - reachable, len(reachable)))
     eligibility.keep(mapping, membership.refresh_id, steps)
-    return Wanted(base, membership.refresh, tuple(steps), events_of(audiences))
+    return Wanted(base, membership.refresh, tuple(steps), refreshes.rules_of(audiences).trees)
 
 
-def events_of(audiences: Collection[Audience]) -> frozenset[str] | None:
-    """The events that these audiences' rules mention; None where a rule is about any event."""
+def events_in(rules: Iterable[Node]) -> frozenset[str] | None:
+    """The events that these rules mention, and purchases; None where one is about any event."""
     names: set[str] = set(changes.PURCHASES)
-    rules = refreshes.rules_of(list(audiences))
-    for tree in rules.trees.values():
+    for tree in rules:
         names.update(name for name, _ in grammar.names(tree).events)
         if '"event":"*"' in grammar.canonical(tree):
             return None
@@ -71,7 +76,7 @@ def events_of(audiences: Collection[Audience]) -> frozenset[str] | None:
 
 
 def reasons(
-    mapping: Mapping, left: BitMap, entered: BitMap, *, since: int, same_rule: bool
+    mapping: Connection, left: BitMap, entered: BitMap, *, since: int, same_rule: bool
 ) -> list[tuple[int, bool, str]]:
     """(identity_no, wanted, cause) of those whom something that happened after the mark `since` took out or brought in.
 
@@ -82,7 +87,7 @@ def reasons(
     people = BitMap(profiles.values())
     if not people:
         return []
-    events = events_of([mapping.audience])
+    events = events_in(refreshes.rules_of([mapping.audience]).trees.values())
     happened = changes.since(since, events, among=None if len(people) > 50_000 else list(people))
     bought = BitMap(c.profile_no for c in happened if c.kind == "event" and c.name in changes.PURCHASES)
     did = BitMap(c.profile_no for c in happened if c.kind == "event")

@@ -44,6 +44,11 @@ def entering(node: Node) -> tuple[Way, ...]:
     return tuple(dict.fromkeys(_in(node)))
 
 
+def brought_in_by(node: Node) -> frozenset[str]:
+    """The events that bring a person in at once, where the rest of the rule holds already."""
+    return frozenset(way.event for way in entering(node) if way.kind == DEED)
+
+
 def by_deed(node: Node) -> frozenset[str]:
     """The events that take a person out at once."""
     return frozenset(way.event for way in leaving(node) if way.kind == DEED)
