@@ -13,11 +13,10 @@ from audiences.models import Identity
 from destinations import ledger
 from destinations.connectors import registry
 from destinations.connectors.base import Connector
-from destinations.models import Ledger, Mapping, Operation
+from destinations.models import TELLS, Ledger, Mapping, Operation
 
 EVERY = timedelta(days=1)
 _READABLE = tuple(kind for kind, connector in registry.CONNECTORS.items() if connector.capabilities.can_read_members)
-_SENDS = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED)
 
 
 def due(now: datetime) -> list[Mapping]:
@@ -25,7 +24,7 @@ def due(now: datetime) -> list[Mapping]:
     rows = Mapping.objects.filter(
         Q(drift_at=None) | Q(drift_at__lt=now - EVERY),
         destination__kind__in=_READABLE,
-        state__in=_SENDS,
+        state__in=TELLS,
         blocked_reason="",
     )
     rows = rows.exclude(remote_id="").exclude(operations__open=True).select_related("destination", "audience")

@@ -11,11 +11,8 @@ from audiences.segments.judge import ANY_EVENT
 from audiences.segments.tree import Leaf, Node, leaves
 from audiences.services import refreshes
 from destinations import eligibility
-from destinations.models import Exclusion
+from destinations.models import AT_WORK, Exclusion
 from destinations.models import Mapping as Connection
-
-# Where somebody is, or may be, on the platform and is meant to be. A rehearsal has sent nothing, a retired connection is being emptied.
-AT_WORK = (Connection.State.TRIAL, Connection.State.LIVE, Connection.State.PAUSED, Connection.State.FROZEN)
 
 
 @dataclass(frozen=True, slots=True)

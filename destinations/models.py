@@ -124,6 +124,12 @@ class Mapping(models.Model):
         return min(self.removal_limit_percent, SUPPRESSION_LIMIT) if suppression else self.removal_limit_percent
 
 
+# Whose platform is told at least of who leaves; and whose people are, or may be, there and are meant to be: a rehearsal has sent nothing,
+# a retired connection is being emptied.
+TELLS = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED)
+AT_WORK = (*TELLS, Mapping.State.FROZEN)
+
+
 class Ledger(models.Model):
     """What a mapping wants (`intent`) and what its platform has been told. present, unknown and rejected are disjoint."""
 

@@ -14,9 +14,7 @@ from audiences import charts
 from audiences.naming import Convention
 from destinations import remote_names, remotes
 from destinations.connectors import registry
-from destinations.models import ENDED, Destination, Mapping, Run
-
-SENDS = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED, Mapping.State.FROZEN)
+from destinations.models import AT_WORK, ENDED, Destination, Mapping, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class Placement:
 
     @property
     def sends(self) -> bool:
-        return self.mapping.state in SENDS
+        return self.mapping.state in AT_WORK
 
     @property
     def there(self) -> bool:
@@ -148,10 +146,10 @@ def _rows() -> QuerySet[Any]:
 
 def _placement(row: Any, convention: Convention | None) -> Placement:
     name = remote_names.of(row, convention)
-    told = row.planned is not None and (row.state in SENDS or row.sent)
+    told = row.planned is not None and (row.state in AT_WORK or row.sent)
     gone = remotes.lost_words(row.lost, row.destination.name, row.lost_at)
     trouble = _trouble(row.state, row.destination.name, row.destination.state, row.blocked_reason, gone)
-    if not trouble and row.state in SENDS and row.last_state in (Run.State.FAILED, Run.State.INTERRUPTED):
+    if not trouble and row.state in AT_WORK and row.last_state in (Run.State.FAILED, Run.State.INTERRUPTED):
         trouble = f"The last sync to {row.destination.name} failed."
     return Placement(
         row,
@@ -169,9 +167,9 @@ def _placement(row: Any, convention: Convention | None) -> Placement:
 
 
 def _trouble(state: str, name: str, standing: str, blocked: str, gone: str) -> str:
-    if gone and state in SENDS:
+    if gone and state in AT_WORK:
         return f"{gone}. Nothing is sent there until somebody decides what is to become of it."
-    if state not in SENDS or state == Mapping.State.FROZEN:
+    if state not in AT_WORK or state == Mapping.State.FROZEN:
         return ""
     if standing == Destination.State.REFUSED:
         return f"{name} refuses our token: nothing arrives there until it is connected again."

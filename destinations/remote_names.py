@@ -14,7 +14,7 @@ from django.utils.formats import date_format
 from audiences.naming import Convention, NamingRefused
 from audiences.services import naming
 from destinations.connectors import registry
-from destinations.models import Mapping
+from destinations.models import TELLS, Mapping
 
 NEW, SAME, WAITS, STUCK, LONG, KEPT, GONE = "new", "same", "waits", "stuck", "long", "kept", "gone"
 LABELS = {
@@ -26,7 +26,6 @@ LABELS = {
     KEPT: "Adopted, keeps its name",
     GONE: "Deleted there",
 }
-SENDS = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class RemoteName:
     @property
     def to_rename(self) -> bool:
         """Whether the next sync tells the platform, even if it has nobody to add or remove."""
-        return self.state == WAITS and self.mapping.state in SENDS
+        return self.state == WAITS and self.mapping.state in TELLS
 
 
 def of(mapping: Mapping, convention: Convention | None) -> RemoteName:

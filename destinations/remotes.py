@@ -16,7 +16,7 @@ from audiences.services import trail
 from destinations import budget, ledger, remote_descriptions, remote_names
 from destinations.connectors import registry
 from destinations.connectors.base import Connector, ConnectorError, Misconfigured, Rejected, RemoteAudience, Retryable
-from destinations.models import Destination, Mapping
+from destinations.models import TELLS, Destination, Mapping
 from destinations.plan import ADD
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ def see(mapping: Mapping) -> timedelta | None:
             look(mapping, connector, ask)
             if mapping.lost:
                 found_again(mapping)
-            if mapping.remote_name == before and mapping.state in remote_names.SENDS and differs(mapping):
+            if mapping.remote_name == before and mapping.state in TELLS and differs(mapping):
                 agree(mapping, connector, ask)
     except Retryable as error:
         seconds = error.after if error.after is not None else 60.0

@@ -14,12 +14,11 @@ from django.utils import timezone
 from audiences import access, queries
 from audiences.models import Audience, Replacement
 from audiences.services import locks
-from destinations.models import Destination, Hold, Mapping
+from destinations.models import TELLS, Destination, Hold, Mapping
 from destinations.services import mappings
 
 State = Mapping.State
 SENDS = (State.TRIAL, State.LIVE)
-AT_WORK = (State.TRIAL, State.LIVE, State.PAUSED)  # its people are there, and removals go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,7 @@ def _unguarded(old: Audience, new: Audience, rows: Sequence[Mapping]) -> Iterato
     """Where the old one is the only suppression at work beside retargeting."""
     if old.purpose != Audience.Purpose.SUPPRESSION:
         return
-    places = {row.destination_id for row in rows if row.state in AT_WORK}
+    places = {row.destination_id for row in rows if row.state in TELLS}
     needs = Mapping.objects.filter(audience__excluded_by=old, audience__archived_at=None, destination__in=places)
     needs = needs.filter(audience__purpose=Audience.Purpose.RETARGETING, state__in=SENDS)
     for row in needs.select_related("audience", "destination").order_by("audience__key", "destination__name"):
@@ -148,7 +147,7 @@ def _unguarded(old: Audience, new: Audience, rows: Sequence[Mapping]) -> Iterato
             audience__excludes=row.audience_id,
             audience__archived_at=None,
             destination=row.destination_id,
-            state__in=AT_WORK,
+            state__in=TELLS,
         )
         if not others.exclude(audience=old).exists():
             words = f"Without it, nothing would keep buyers out of {row.audience.key} on {row.destination.name}: take {new.key} live there first."

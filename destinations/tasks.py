@@ -14,7 +14,7 @@ from audiences.models import Refresh, Replacement
 from destinations import drift, errands, fastlane, leases, receipts, remotes, urgent
 from destinations.connectors import registry
 from destinations.connectors.base import ConnectorError
-from destinations.models import Decision, Destination, Mapping, Operation, Run
+from destinations.models import AT_WORK, Decision, Destination, Mapping, Operation, Run
 from destinations.record import tasks as record
 from destinations.services import mappings, removals, replacements, runs
 
@@ -25,7 +25,6 @@ LANE_LEASE = timedelta(seconds=10)  # so long the fast lane stands still when it
 LANE_TURN = 300.0  # seconds, then another thread or worker may have it
 BUSY_AGAIN = timedelta(seconds=5)
 COUNTED_TOO_LONG = timedelta(minutes=30)
-SEEN = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED, Mapping.State.FROZEN)
 DECISIONS_KEPT = timedelta(days=7)
 
 
@@ -51,7 +50,7 @@ def sync(claim: jobs.Claim) -> None:
 def look_there(claim: jobs.Claim) -> None:
     """See what became of the remote audience of the mapping whose id is the key, though there may be nobody to send."""
     mapping = Mapping.objects.select_related("audience", "destination").filter(pk=int(claim.key)).first()
-    if mapping is None or not mapping.remote_id or mapping.state not in SEEN:
+    if mapping is None or not mapping.remote_id or mapping.state not in AT_WORK:
         return
     if again := remotes.see(mapping):
         jobs.ask(remotes.LOOK, claim.key, queue="sync", after=again)
@@ -112,7 +111,7 @@ def look(claim: jobs.Claim) -> None:
     )
     running = Run.objects.filter(mapping=OuterRef("pk"), state__in=runs.ACTIVE)
     unseen = Q(seen_at=None) | Q(seen_at__lt=now - remotes.LOOKED_AT_EVERY)
-    there = Mapping.objects.filter(unseen, state__in=SEEN).exclude(remote_id="").exclude(Exists(running))
+    there = Mapping.objects.filter(unseen, state__in=AT_WORK).exclude(remote_id="").exclude(Exists(running))
     for pk in there.exclude(destination__state=Destination.State.REFUSED).values_list("pk", flat=True):
         jobs.ask(remotes.LOOK, pk, queue="sync")
     due = sends.filter(Exists(unknown) | Exists(counted)).exclude(Exists(running)).values_list("pk", flat=True)

@@ -19,12 +19,11 @@ from destinations.calls import Clock, Stopped, Work
 from destinations.connectors import registry
 from destinations.connectors.base import Connector, Misconfigured, Retryable
 from destinations.errands import Due
-from destinations.models import Destination
+from destinations.models import TELLS, Destination
 from destinations.models import Mapping as Connection
 
 log = logging.getLogger(__name__)
 
-SENDS = (Connection.State.TRIAL, Connection.State.LIVE, Connection.State.PAUSED)
 CALL_SECONDS = 10.0  # a platform that hangs must not keep what is urgent elsewhere waiting
 PATIENCE = timedelta(seconds=1)
 BUSY_AGAIN = timedelta(seconds=1)
@@ -74,7 +73,7 @@ def deliver(
 
 def _run(errand: Due, connector: Connector, now: Clock, sleep: Callable[[float], None]) -> None:
     mapping = _connection(errand)
-    if mapping.state not in SENDS or mapping.blocked_reason or mapping.lost:
+    if mapping.state not in TELLS or mapping.blocked_reason or mapping.lost:
         errands.done(errand)  # nothing may be said; the sync that comes when it may again says what stands then
         return
     if not mapping.remote_id:

@@ -13,12 +13,11 @@ from audiences.services import naming as naming_service
 from destinations import queries
 from destinations.connectors import registry
 from destinations.eligibility import UNREACHABLE
-from destinations.models import Destination, Eligibility, Mapping, Removal
+from destinations.models import AT_WORK, Destination, Eligibility, Mapping, Removal
 from qa import gates, pairs
 from qa.models import Baseline, SpotCheck
 
 ENOUGH = 0.5  # of the people who may be sent, the share that must have one of the chosen identifiers
-AT_WORK = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED, Mapping.State.FROZEN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,10 @@ from django.dispatch import receiver
 
 from audiences.models import Audience
 from destinations import queries
-from destinations.models import Mapping
+from destinations.models import TELLS, Mapping
 from destinations.signals import Objection, preflight
 
 RETARGETING, SUPPRESSION = Audience.Purpose.RETARGETING, Audience.Purpose.SUPPRESSION
-# A suppression audience in rehearsal has told the platform nobody. Paused, its people stay there and removals go on.
-KEEPS_OUT = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED)
 
 
 @receiver(preflight, dispatch_uid="qa.gates.suppression_first")
@@ -39,7 +37,7 @@ def suppressed_among(mappings: Iterable[Mapping]) -> set[int]:
         destination__in={destination for _, destination in places},
         audience__purpose=SUPPRESSION,
         audience__archived_at=None,
-        state__in=KEEPS_OUT,
+        state__in=TELLS,  # in rehearsal it has told the platform nobody; paused, its people stay there and removals go on
     ).values_list("audience__excludes", "destination_id")
     return {places[place] for place in rows if place in places}
 

@@ -8,8 +8,8 @@ from audiences.models import Renaming, User
 from audiences.naming import NamingRefused, Problem
 from audiences.services import renames
 from audiences.services.renames import TakenBack, Wish
-from destinations import remote_names, remotes, renaming
-from destinations.models import Mapping
+from destinations import remotes, renaming
+from destinations.models import TELLS, Mapping
 
 
 def carry_out(*, actor: User | None, wishes: Sequence[Wish], reason: str = "", at_once: bool = False) -> Renaming:
@@ -38,7 +38,7 @@ def take_back(*, actor: User | None, renaming_id: int, reason: str = "") -> Take
 
 def tell(keys: Iterable[str]) -> int:
     """Have these audiences' platforms told their names soon, without a sync; how many connections are asked for."""
-    rows = Mapping.objects.filter(audience__key__in=list(keys), state__in=remote_names.SENDS, lost="")
+    rows = Mapping.objects.filter(audience__key__in=list(keys), state__in=TELLS, lost="")
     numbers = list(rows.exclude(remote_id="").values_list("pk", flat=True))
     for pk in numbers:
         jobs.ask(remotes.LOOK, pk, queue="sync")

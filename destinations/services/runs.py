@@ -14,7 +14,7 @@ from audiences import jobs
 from audiences.models import User
 from audiences.services import trail
 from destinations import delivery, leases, ledger
-from destinations.models import ENDED, Mapping, Run
+from destinations.models import ENDED, TELLS, Mapping, Run
 from destinations.services import refuse
 from destinations.services.mappings import TASK, name_of
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 ACTIVE = delivery.ACTIVE
 OPEN = (Run.State.QUEUED, Run.State.NEEDS_APPROVAL)
-SENDS = (Mapping.State.TRIAL, Mapping.State.LIVE, Mapping.State.PAUSED, Mapping.State.RETIRED)
+SENDS = (*TELLS, Mapping.State.RETIRED)
 _LOOK_EVERY = 0.25
 
 

@@ -16,7 +16,7 @@ from audiences.models import Audience, PrivacyRequest, Refresh, Replacement, Wor
 from audiences.people import backlog
 from audiences.people.backlog import Backlog
 from destinations import latencies
-from destinations.models import ENDED, Destination, Hold, Operation, Removal, Run
+from destinations.models import ENDED, TELLS, Destination, Hold, Operation, Removal, Run
 from destinations.models import Mapping as Connection
 from qa import gates, limits, privacy
 from qa.limits import Allowed, Stretch
@@ -26,7 +26,6 @@ DAY = timedelta(days=1)
 WINDOWS = 8  # the last 24 hours, and the seven before
 UNANSWERED = timedelta(minutes=30)  # a removal that was sent, and whose outcome is still not known
 ENDED_LATELY = timedelta(days=7)
-SENDS = (Connection.State.TRIAL, Connection.State.LIVE, Connection.State.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +182,7 @@ def _mappings() -> QuerySet[Connection]:
     runs = Run.objects.filter(mapping=OuterRef("pk"), rehearsal=False)
     ended = runs.filter(state__in=ENDED).exclude(state=Run.State.CANCELLED).order_by("-pk")
     return (
-        Connection.objects.filter(state__in=SENDS, audience__archived_at=None)
+        Connection.objects.filter(state__in=TELLS, audience__archived_at=None)
         .select_related("destination", "audience__live_version", *(f"audience__{role.field}" for role in owners.ROLES))
         .defer("destination__credentials", "audience__live_version__segment")
         .annotate(
