@@ -137,7 +137,7 @@ def health_of(
             )
         return Health("Watch", f"Grew {share:.0%} against its usual {charts.short(usual)} of the week before{since}.")
     if now - counted > late:
-        return Health("Watch", f"The count is old: it should be made every {_span(audience.cadence_seconds)}.")
+        return Health("Watch", f"The count is old: it should be made every {span(audience.cadence_seconds)}.")
     return Health("Healthy", "")
 
 
@@ -297,7 +297,8 @@ def _since_version(audience: Audience, now: datetime) -> str:
     return f", after v{version.number} was published"
 
 
-def _span(seconds: int) -> str:
+def span(seconds: int) -> str:
+    """`15 minutes`, `day`, as in "every …"."""
     for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size and seconds % size == 0:
             number = seconds // size

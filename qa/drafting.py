@@ -127,16 +127,7 @@ def publish(
     impact = gate.look_at(audience, tree) if audience else None  # counted before anything is held
     with transaction.atomic():
         if audience is None:
-            audience = audiences.create(
-                actor=actor,
-                key=key,
-                purpose=purpose,
-                name=name,
-                description=description,
-                definition_owner=actor,
-                sync_owner=actor,
-                alert_owner=actor,
-            )
+            audience = _made(actor, key=key, purpose=purpose, name=name, description=description)
         live = audience.live_version
         if live and live.sha256 == grammar.sha256(tree):
             return audience  # published already, by the first of two clicks
@@ -162,22 +153,27 @@ def begin(
     Whoever makes it owns it until step 7 says otherwise. Raises AudienceRefused and changes nothing."""
     with transaction.atomic():
         if audience is None:
-            audience = audiences.create(
-                actor=actor,
-                key=key,
-                purpose=purpose,
-                name=name,
-                description=description,
-                definition_owner=actor,
-                sync_owner=actor,
-                alert_owner=actor,
-            )
+            audience = _made(actor, key=key, purpose=purpose, name=name, description=description)
         for tree in steps:
             now = drafts.current(audience)
             drafts.save(
                 actor=actor, audience=audience, edited=outline.of_tree(tree), number=now.number, revision=now.revision
             )
     return audience
+
+
+def _made(actor: User, *, key: str, purpose: str, name: str, description: str) -> Audience:
+    """Whoever makes it answers for it, until somebody says otherwise."""
+    return audiences.create(
+        actor=actor,
+        key=key,
+        purpose=purpose,
+        name=name,
+        description=description,
+        definition_owner=actor,
+        sync_owner=actor,
+        alert_owner=actor,
+    )
 
 
 def _checked(tree: Node, audience: Audience | None) -> Draft:

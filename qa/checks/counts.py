@@ -54,7 +54,7 @@ def stale(facts: Facts) -> Iterator[Reading]:
         if facts.now - counted <= patience:
             yield Reading(subject, f"refresh:{membership.refresh_id}", audience=audience)
             continue
-        every = queries._span(audience.cadence_seconds)
+        every = queries.span(audience.cadence_seconds)
         age = facts.now - counted
         words = (
             f"{age.days} days"

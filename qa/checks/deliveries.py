@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+from audiences import queries
 from destinations.models import Destination, Mapping, Run
 from qa.checks.facts import Facts, Finding, Reading
 from qa.models import Incident
@@ -104,12 +105,12 @@ def late(facts: Facts) -> Iterator[Reading]:
         finding = Finding(
             WATCH,
             mapping.run_ended + timedelta(seconds=mapping.cadence_seconds),
-            f"No sync to {place} has ended since {facts.when(mapping.run_ended)}; one is due every {_span(mapping.cadence_seconds)}.",
+            f"No sync to {place} has ended since {facts.when(mapping.run_ended)}; one is due every {queries.span(mapping.cadence_seconds)}.",
             "See Background work in Settings: is a worker running, and what does it do?",
             "sync overdue",
             {
                 "Last sync ended": facts.when(mapping.run_ended),
-                "Due every": _span(mapping.cadence_seconds),
+                "Due every": queries.span(mapping.cadence_seconds),
                 "To": place,
             },
             ("No worker is running, or all are busy", "The database was away"),
@@ -294,11 +295,3 @@ def suppression(facts: Facts) -> Iterator[Reading]:
 def _let_in(facts: Facts) -> Iterator[Any]:
     """Connections whose account lets us in; of the others, the account's own incident tells."""
     return (mapping for mapping in facts.mappings if mapping.destination.state != Destination.State.REFUSED)
-
-
-def _span(seconds: int) -> str:
-    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size and seconds % size == 0:
-            number = seconds // size
-            return word if number == 1 else f"{number} {word}s"
-    return f"{seconds} seconds"

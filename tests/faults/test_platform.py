@@ -26,14 +26,6 @@ NONE = timedelta(0)
 BOUGHT = {"event": "purchase", "count": {"at_least": 1}}
 
 
-@pytest.fixture
-def cart(sandbox, account_number):
-    scene.workspace()
-    scene.imported("anna", "bert", "carl")
-    track("zoe", "purchase")
-    return scene.live(sandbox, account_number, scene.audience("cart", scene.NO_PURCHASE))
-
-
 def leave(*ids):
     for id in ids:
         identify(id, **{"in": "no"})

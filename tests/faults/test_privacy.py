@@ -45,14 +45,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def cart(sandbox, account_number):
-    scene.workspace()
-    scene.imported("anna", "bert", "carl")
-    track("zoe", "purchase")
-    return scene.live(sandbox, account_number, scene.audience("cart", scene.NO_PURCHASE))
-
-
-@pytest.fixture
 def one_a_call(monkeypatch):
     """Calls of one person each, so that a run has several."""
     monkeypatch.setattr(Meta, "capabilities", dataclasses.replace(Meta.capabilities, batch_size=1))
