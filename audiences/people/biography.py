@@ -55,11 +55,8 @@ def of(profile_no: int) -> Biography | None:
     profile = Profile.objects.filter(pk=profile_no).first()
     if profile is None:
         return None
-    pinned = lake.pin(clock.now_us(), hold=HOLD)
-    try:
+    with lake.pinned(clock.now_us(), hold=HOLD) as pinned:
         person = engines.current().people([profile_no], pinned).get(profile_no)
-    finally:
-        lake.let_go(pinned)
     if person is None:  # removed in this moment
         return None
     lists = [row for row in PersonList.objects.order_by("name") if profile_no in bitmaps.unpack(row.members)]

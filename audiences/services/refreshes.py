@@ -3,10 +3,10 @@
 What a rule means is segments/; who answers leaves is people/engines/. Past counts are read by history.py.
 """
 
-import contextlib
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -93,14 +93,9 @@ def members_of(tree: Node, pin: Pinned, stop: Stop | None = None) -> BitMap:
     return evaluate.compute({"": tree}, pin, engines.current(), lists_of([tree]), stop)[""].members
 
 
-@contextlib.contextmanager
-def pinned(as_of_us: int) -> Iterator[Pinned]:
+def pinned(as_of_us: int) -> AbstractContextManager[Pinned]:
     """What people and events are there now, held still until the block ends."""
-    pin = lake.pin(as_of_us, hold=HOLD)
-    try:
-        yield pin
-    finally:
-        lake.let_go(pin)
+    return lake.pinned(as_of_us, hold=HOLD)
 
 
 def hold(pin: Pinned) -> None:

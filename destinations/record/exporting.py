@@ -92,13 +92,10 @@ class _Export:
 
     def _events(self) -> Iterator[pa.Table]:
         only = None if self._scope.everybody else self._members()
-        pinned = lake.pin(self._scope.end_us, hold=HOLD)
-        try:
+        with lake.pinned(self._scope.end_us, hold=HOLD) as pinned:
             parts = lake.read_events(pinned, start_us=self._scope.start_us, end_us=self._scope.end_us)
             for _, tables in reading.events(parts, self._called, only):
                 yield from tables
-        finally:
-            lake.let_go(pinned)
 
     def _holdouts(self) -> Iterator[pa.Table]:
         connections = Mapping.objects.filter(audience__in=self._scope.audiences).order_by("pk")

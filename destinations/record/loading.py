@@ -65,8 +65,7 @@ class Load:
 
     def run(self) -> datetime:
         """What was so at the moment returned is there afterwards. Raises Misconfigured, Retryable and Overtaken, and lake.SnapshotGone."""
-        pinned = lake.pin(clock.now_us(), hold=HOLD)
-        try:
+        with lake.pinned(clock.now_us(), hold=HOLD) as pinned:
             self.marks = _marks(pinned)
             self.called = people.everybody()
             self.merged = people.merged_people()
@@ -84,8 +83,6 @@ class Load:
             with self._part("end") as cursor:
                 cursor.execute(self.target.sql("UPDATE {_people} SET missing = 0 WHERE missing > 0"))
                 self.target.keep(cursor, "loaded", {"up_to": self.marks.at.isoformat()})
-        finally:
-            lake.let_go(pinned)
         return self.marks.at
 
     # --- People first: who is gone goes, and of whom there is more to tell is marked.

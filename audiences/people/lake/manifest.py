@@ -120,6 +120,16 @@ def let_go(pinned: Pinned) -> None:
         Pin.objects.filter(pk=pinned.pin_id).delete()
 
 
+@contextlib.contextmanager
+def pinned(as_of_us: int, *, hold: timedelta) -> Iterator[Pinned]:
+    """A pin until the block ends, and no longer than `hold`."""
+    held = pin(as_of_us, hold=hold)
+    try:
+        yield held
+    finally:
+        let_go(held)
+
+
 def contents(snapshot: Snapshot) -> Contents:
     """The files of the snapshot, and from where on its hot rows are still hot. Raises SnapshotGone.
 
