@@ -9,7 +9,7 @@ from django.db.utils import ConnectionHandler
 from django.test import TransactionTestCase
 
 from audiences.models import frozen
-from audiences.people import engines
+from audiences.people import engines, imports
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -69,6 +69,14 @@ def _snapshot_reads_what_the_test_wrote(
 @pytest.fixture
 def _django_db_helper(_snapshot_reads_what_the_test_wrote: None, _django_db_helper: None) -> None:
     """pytest-django's own, with the aliases settled before it opens them."""
+
+
+@pytest.fixture(autouse=True)
+def _no_uploads_of_other_tests() -> Iterator[None]:
+    before = set(imports.uploads().iterdir())
+    yield
+    for path in set(imports.uploads().iterdir()) - before:
+        path.unlink()
 
 
 @pytest.fixture(autouse=True)

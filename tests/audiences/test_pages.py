@@ -32,12 +32,6 @@ from tests.filled import as_
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def _no_uploads_of_other_tests():
-    for path in files.uploads().iterdir():
-        path.unlink()
-
-
 @pytest.fixture
 def world() -> filled.Filled:
     cache.clear()

@@ -76,13 +76,13 @@ def test_the_sandboxs_receiver_takes_only_what_is_signed_now_by_the_secret():
         return Request("POST", "/webhooks/a", {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
     other = "whsec_" + base64.b64encode(bytes(32)).decode()
-    assert is_signed(asked(), SECRET)
-    assert is_signed(asked(webhook_signature=f"v1a,xx v1,!! {sign(SECRET, 'm', now, body)}"), SECRET)
-    assert not is_signed(asked(), other)
-    assert not is_signed(asked(webhook_id="n"), SECRET)
-    assert not is_signed(asked(webhook_signature=""), SECRET)
+    assert is_signed(asked(), SECRET, now)
+    assert is_signed(asked(webhook_signature=f"v1a,xx v1,!! {sign(SECRET, 'm', now, body)}"), SECRET, now)
+    assert not is_signed(asked(), other, now)
+    assert not is_signed(asked(webhook_id="n"), SECRET, now)
+    assert not is_signed(asked(webhook_signature=""), SECRET, now)
     old = now - 3600
-    assert not is_signed(asked(webhook_timestamp=str(old), webhook_signature=sign(SECRET, "m", old, body)), SECRET)
+    assert not is_signed(asked(webhook_timestamp=str(old), webhook_signature=sign(SECRET, "m", old, body)), SECRET, now)
 
 
 def test_members_go_hashed_or_readable_as_configured():

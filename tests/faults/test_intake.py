@@ -7,8 +7,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import closing
@@ -33,9 +31,9 @@ from qa import soundness, watch
 from qa.checks import facts
 from qa.checks.registry import KINDS
 from qa.models import Incident
-from tests import filled
+from tests import filled, peak
 from tests.audiences.people_in import until_counted
-from tests.journeys.deployment import ROOT, Deployment
+from tests.journeys.deployment import Deployment
 from tests.journeys.web import Web, answer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -131,6 +129,7 @@ def test_fault_40_every_committed_event_is_read_once_however_transactions_overla
     """On SQLite writers follow one another; on PostgreSQL they overlap, and rows become visible out of the order of their ids."""
     threads, rounds, stop = 6, 25, threading.Event()
     failed: list[BaseException] = []
+    known, mark, done = Known(), changes.final_mark(), False
 
     def write(index):
         dice = random.Random(index)
@@ -156,7 +155,6 @@ def test_fault_40_every_committed_event_is_read_once_however_transactions_overla
         writer.start()
     copied: list[str] = []
     logged: list[int] = []
-    known, mark, done = Known(), changes.final_mark(), False
     while not done:
         done = stop.is_set()
         if not any(writer.is_alive() for writer in writers):
@@ -231,18 +229,6 @@ def unwritable(**_):
 LIMIT_MB = 512
 
 
-def run_bounded(deployment, *words):
-    """(exit code, output, peak bytes) of a command in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "manage.py", *words], cwd=ROOT, env=deployment.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )  # fmt: skip
-    assert process.stdout
-    out = process.stdout.read().decode(errors="replace")
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, out, usage.ru_maxrss * 1024
-
-
 @pytest.fixture
 def deployment(tmp_path):
     made = Deployment(tmp_path / "var")
@@ -285,9 +271,9 @@ def huge(folder: Path, kind: str) -> Path:
 def test_fault_46_a_file_made_to_fill_memory_is_read_in_little_of_it(deployment, tmp_path, kind, code, words):
     path = huge(tmp_path, kind)
     arguments = ["import_events", str(path), "--map", "profile=who", "--map", "time=when", "--name", "bought"]
-    found, out, peak = run_bounded(deployment, *arguments)
-    assert (found, words in out) == (code, True), out[-1000:]
-    assert peak < LIMIT_MB * 1_000_000, f"{peak / 1e6:.0f} MB"
+    done = peak.run("manage.py", *arguments, env=deployment.env)
+    assert (done.code, words in done.out) == (code, True), done.out[-1000:]
+    assert done.peak < LIMIT_MB * 1_000_000, f"{done.peak / 1e6:.0f} MB"
 
 
 @pytest.mark.slow
@@ -310,9 +296,9 @@ def test_fault_46_a_large_file_is_read_in_bounded_memory_and_goes_on_where_it_wa
     ((kept,),) = deployment.query("SELECT rows_read FROM audiences_importfile")
     assert 0 < kept < rows
     deployment_lease_is_over(deployment)
-    code, out, peak = run_bounded(deployment, *arguments)
-    assert code == 0 and f"{rows:,} of {rows:,} rows taken in" in out, out[-1000:]
-    assert peak < LIMIT_MB * 1_000_000, f"{peak / 1e6:.0f} MB"
+    done = peak.run("manage.py", *arguments, env=deployment.env)
+    assert done.code == 0 and f"{rows:,} of {rows:,} rows taken in" in done.out, done.out[-1000:]
+    assert done.peak < LIMIT_MB * 1_000_000, f"{done.peak / 1e6:.0f} MB"
     assert deployment.shell_json(SEEN, "seen") == [rows, rows]
 
 
