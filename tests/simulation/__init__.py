@@ -6,4 +6,6 @@ platform.py    the sandbox's platforms in this process, and what goes wrong on t
 oracle.py      what must hold at every step and at the end, judged by the platform's own member set
 schedule.py    one seed from its weather to its verdict
 stage.py       the database and the few seams at which the product is driven
+weakened.py    the ledger's protections, each of which can be switched off
+ground.py      a process in which schedules can be played
 """

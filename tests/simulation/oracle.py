@@ -5,13 +5,16 @@ again: then being `present` must mean that the platform has what it was sent, an
 """
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
+from django.db.models import Q
 from pyroaring import BitMap
 
 from audiences.bitmaps import unpack
 from audiences.people import bulk
-from destinations.models import Mapping
+from destinations.delivery import ACTIVE
+from destinations.models import Mapping, Operation, Rejection, Run
 from destinations.sandbox.store import Audience
 from tests.simulation.clockwork import Broken, Clockwork, Process
 from tests.simulation.people import KINDS, People, Person, Value
@@ -77,7 +80,7 @@ class Oracle:
 
     def acted(self) -> None:
         """After every act: whose identifiers nobody wanted carries any more, or again."""
-        self.took |= {person.no for person in self.people.persons.values() if person.vetoing}
+        self.took |= {person.no for person in self.people.persons.values() if self.people.vetoes(person)}
         now_wanted: set[Value] = set()
         for person in self.people.persons.values():
             if not self.people.told_out(person):
@@ -230,6 +233,24 @@ class Oracle:
             if state == "prepared":
                 raise Broken(UNRESOLVED, words)
 
+    def resolved(self, lately: timedelta) -> None:
+        """Whatever a worker left behind has been seen to without anybody's asking; what fell due `lately` may still wait, and so
+        may what the platform has refused since."""
+        with self.clock.aside():
+            now = self.clock.now()
+            behind = Operation.objects.filter(mapping=self.mapping, open=True)
+            behind = behind.filter(Q(state="prepared") | Q(reassert_at__lt=now - lately))
+            refused = BitMap(Rejection.objects.filter(mapping=self.mapping).values_list("identity_no", flat=True))
+            words = [
+                f"call {number} is still {state}"
+                for number, state, packed in behind.values_list("pk", "state", "unsettled")
+                if unpack(packed) - refused
+            ]
+            runs = Run.objects.filter(mapping=self.mapping, state__in=ACTIVE[1:], started_at__lt=now - lately)
+            words += [f"run {number} is still {state}" for number, state in runs.values_list("pk", "state")]
+        if words:
+            raise Broken(UNRESOLVED, "; ".join(words))
+
     def nobody_left_in(self, waiting: set[Value]) -> None:
         """After lease, settle and a look: whoever is out is out. `waiting`: removals that the platform refuses for now."""
         extra = self.world.held(self.audience) - self._may() - waiting
@@ -238,18 +259,25 @@ class Oracle:
 
     def equal(self) -> None:
         """remote = intent, exactly."""
+        if words := self.differences():
+            raise Broken(WRONG_END, words)
+
+    def differences(self) -> str:
+        """What the platform has and should not, or lacks; empty: remote = intent."""
         held = self.world.held(self.audience)
         if extra := held - self._may():
-            raise Broken(WRONG_END, f"there, and not wanted: {', '.join(sorted(map(short, extra)))}")
+            return f"there, and not wanted: {', '.join(sorted(map(short, extra)))}"
         if missing := self._must() - held - self.unnamed:
-            raise Broken(WRONG_END, f"wanted, and not there: {', '.join(sorted(map(short, missing)))}")
+            return f"wanted, and not there: {', '.join(sorted(map(short, missing)))}"
+        return ""
 
     def _may(self) -> set[Value]:
         wanted = self._wanted()
         return {value for value in wanted if not self.barred.get(value)}
 
     def _must(self) -> set[Value]:
-        gone = [person for person in self.people.persons.values() if person.vetoing and not self.people.wanted(person)]
+        everybody = self.people.persons.values()
+        gone = [person for person in everybody if self.people.vetoes(person) and not self.people.wanted(person)]
         taken: set[Value] = set()
         for person in gone:
             for identity in person.carries:

@@ -66,6 +66,10 @@ class People:
         bought = person.bought if self.purpose != SUPPRESSION else not person.bought
         return not person.live or not person.consents or bought or person.missed
 
+    def vetoes(self, person: Person) -> bool:
+        """Whether they left by purchase, consent or erasure; so has whoever turned out to be somebody who did."""
+        return person.vetoing or (person.became in self.persons and self.persons[person.became].vetoing)
+
     def found_before(self, person: Person, since_us: int) -> bool:
         """As if what came in since then had not."""
         bought = person.bought and person.bought_us < since_us - LATELY

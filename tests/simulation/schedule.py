@@ -19,7 +19,7 @@ from audiences.models import Audience, Job, Membership, Refresh
 from audiences.people.presently import Present
 from destinations import changes, errands, fastlane, leases, ledger, remotes, tasks
 from destinations.connectors.registry import CONNECTORS
-from destinations.models import Account, Hold, Ledger, Mapping, Operation, Rejection
+from destinations.models import Account, Hold, Ledger, Mapping, Operation, Rejection, Run
 from destinations.sandbox.journal import Dial
 from destinations.sandbox.store import KINDS, stored
 from destinations.sandbox.web import Response
@@ -160,15 +160,35 @@ class Schedule:
             self._until(self.next_act)
         self._until(self.clock.t + self.rng.uniform(0, 60))
         self._become_quiet()
-        self._ask_for_a_sync()
         patience = leases.LEASE.total_seconds() + 2 * self.settle + 2 * LOOK_EVERY
-        self._until(self.clock.t + patience)
+        self._rest(patience, asked=False)
+        self.oracle.resolved(timedelta(seconds=2 * LOOK_EVERY))
+        self._ask_for_a_sync()
+        self._rest(patience)
         self._look()
         self.oracle.nobody_left_in(self._refused_removals())
         self._cure(patience)
         self._look()
         self.oracle.calls()
         self.oracle.equal()
+
+    def _rest(self, patience: float, *, asked: bool = True) -> None:
+        """So many seconds in which nobody disturbs; less where all is said, as then nothing happens. One in ten sits it out.
+        Where nobody has asked for a sync, it is enough that no call is open."""
+        end = self.clock.t + patience
+        while self.clock.t < end:
+            self._until(min(end, self.clock.t + LOOK_EVERY / 3))
+            if self.seed % 10 and self._all_is_said() and not (asked and self.oracle.differences()):
+                return
+
+    def _all_is_said(self) -> bool:
+        busy = any(process is not self.reader for process in self.clock.processes)
+        if busy or self.world.next_late() is not None or (self.weather.lane and self.reader is None):
+            return False
+        if any(job.task == errands.TASK and (job.due or job.held) for job in self._jobs()):
+            return False
+        under_way = Run.objects.filter(state__in=(*runs.ACTIVE, *runs.OPEN))
+        return not Operation.objects.filter(open=True).exists() and not under_way.exists()
 
     def _become_quiet(self) -> None:
         """No more faults. Whoever was stopped goes on, and what is on its way lands."""
@@ -222,7 +242,7 @@ class Schedule:
             if moments_:
                 self._until(max(self.clock.t, self._seconds(max(moments_)) + 1))
             self._ask_for_a_sync()
-            self._until(self.clock.t + patience)
+            self._rest(patience)
 
     # --- Turns: whoever is ready runs; where nobody is, time goes on
 
