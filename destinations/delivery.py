@@ -17,7 +17,7 @@ from audiences.models import Refresh
 from destinations import breakers, calls, identities, leases, ledger, plan, receipts, remotes, signals, wanted
 from destinations.calls import Cancelled, Clock, Stopped, Sync
 from destinations.connectors import registry
-from destinations.connectors.base import Connector, ConnectorError, Misconfigured, Push, Retryable
+from destinations.connectors.base import Connector, ConnectorError, Misconfigured, OutcomeUnknown, Push, Retryable
 from destinations.ledger import View, Watch
 from destinations.models import Destination, Mapping, Run
 from destinations.plan import ADD, REMOVE, Plan, Step, Stops
@@ -251,8 +251,9 @@ def _end_badly(run: Run, error: Exception, now: datetime) -> datetime | None:
         state, again = error.state, error.again
     elif isinstance(error, leases.LeaseLost):
         state, words = Run.State.INTERRUPTED, "Another worker has taken over."
-    elif isinstance(error, Retryable):
-        again = now + timedelta(seconds=error.after if error.after is not None else 60)
+    elif isinstance(error, Retryable | OutcomeUnknown):  # of a question: what changes anything settles its own outcome
+        after = error.after if isinstance(error, Retryable) else None
+        again = now + timedelta(seconds=60 if after is None else after)
     elif isinstance(error, wanted.CannotCount):
         if not run.rehearsal:
             breakers.not_counted(run.mapping, words)

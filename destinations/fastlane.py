@@ -87,9 +87,15 @@ class FastLane:
         self._kept_at = now
 
 
-def run(claim: jobs.Claim, *, sleep: Callable[[float], None] = time.sleep, on: Callable[[], bool] = jobs.go_on) -> None:
+def run(
+    claim: jobs.Claim,
+    *,
+    now: Callable[[], datetime] = timezone.now,
+    sleep: Callable[[float], None] = time.sleep,
+    on: Callable[[], bool] = jobs.go_on,
+) -> None:
     """Look again and again while `on`."""
-    lane = FastLane(guard=claim.guard)
+    lane = FastLane(guard=claim.guard, now=now)
     while True:
         try:
             lane.look()

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery.signals import worker_ready
@@ -156,8 +156,7 @@ def _see_to_the_dead() -> None:
     now = timezone.now()
     active = Q(state__in=runs.ACTIVE, rehearsal=False)
     for run in Run.objects.filter(active).select_related("mapping__destination"):
-        counting = run.state == Run.State.COUNTING  # nobody has a lease while counting
-        if counting and run.started_at and run.started_at > now - COUNTED_TOO_LONG:
+        if run.state == Run.State.COUNTING and not _counts_no_more(run, now):
             continue
         if not leases.holds(run.mapping_id, leases.BULK, now=now):
             words = "Its worker stopped; it is taken up again."
@@ -175,6 +174,14 @@ def _see_to_the_dead() -> None:
         ):
             settle = registry.CONNECTORS[row["mapping__destination__kind"]].capabilities.settle_seconds
             leases.reap(row["mapping_id"], row["lane"], settle=timedelta(seconds=settle), now=now)
+
+
+def _counts_no_more(run: Run, now: datetime) -> bool:
+    """Nobody has a lease while counting: who takes too long is dead, and so is whom a later run has come and gone beside."""
+    if run.started_at is None or run.started_at <= now - COUNTED_TOO_LONG:
+        return True
+    later = Run.objects.filter(mapping=run.mapping_id, rehearsal=False, started_at__gt=run.started_at)
+    return later.filter(finished_at__isnull=False).exists()
 
 
 @worker_ready.connect

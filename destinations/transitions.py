@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 
 from pyroaring import BitMap
 
-from destinations.plan import ADD, REASSERT, RESYNC, WITHDRAW, State
+from destinations.plan import ADD, PURCHASE, REASSERT, RESYNC, WITHDRAW, State
 
-_TOLD_AGAIN = frozenset({REASSERT, RESYNC})
+# Adds of people who may be there from before. A purchase's are among them: what is urgent does not wait to be told again.
+_PERHAPS_THERE = frozenset({REASSERT, RESYNC, PURCHASE})
 PREPARED, SUBMITTED, SETTLED, UNKNOWN, UNAPPLIED = "prepared", "submitted", "settled", "unknown", "unapplied"
 
 
@@ -96,7 +97,7 @@ class Book:
         Someone who was told again and is refused may be there from before: that stays unknown, and is asked anew at `again`.
         """
         ids, good = call.unsettled, call.unsettled - rejected
-        doubt = ids & rejected if call.kind == ADD and call.cause in _TOLD_AGAIN else unsure
+        doubt = ids & rejected & self._told_before(call) if call.kind == ADD else unsure
         if call.kind == ADD:
             self._set(present=self.present | good, rejected=self.rejected | ((ids & rejected) - doubt))
             self._set(unknown=self.unknown - (ids - doubt))
@@ -153,7 +154,7 @@ class Book:
         ids = call.unsettled
         bad, good = ids & rejected, ids - rejected
         if call.kind == ADD:
-            doubt = bad if call.cause in _TOLD_AGAIN else bad & later
+            doubt = bad if call.cause in _PERHAPS_THERE else bad & later
             overtaken = (good - self.present) | doubt
             refused = bad - doubt
             self._set(present=self.present - bad, rejected=self.rejected | refused)
@@ -202,6 +203,10 @@ class Book:
         for call in self.calls:
             bound |= call.unsettled
         assert self.unknown <= bound, "unknown, with no call to settle it"
+
+    def _told_before(self, call: Call) -> BitMap:
+        """Of whom something else is open, or who are told again whatever was said."""
+        return self.reassert.union(*(other.unsettled for other in self.calls if other is not call))
 
     def _discharge(self, call: Call, ids: BitMap) -> None:
         """Obligations that had fallen due before this call was prepared are met by it, or taken over by it."""

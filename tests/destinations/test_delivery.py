@@ -237,6 +237,41 @@ def test_a_run_whose_worker_died_is_interrupted_and_taken_up_again(people, sandb
     assert connected.emails() == hashes("anna", "bert", "carl")
 
 
+def test_a_count_that_died_keeps_the_sweep_away_no_longer_than_until_a_later_run_has_ended(
+    people, sandbox, account_number
+):
+    connected = scene.live(sandbox, account_number, people)
+    Job.objects.all().delete()
+    dead = runs.request(actor=None, mapping=connected.mapping, start=False)
+    Run.objects.update(state=Run.State.COUNTING, started_at=timezone.now())
+    _look()
+    dead.refresh_from_db()
+    assert dead.state == "counting"
+
+    Run.objects.create(
+        mapping=connected.mapping, state=Run.State.FAILED, started_at=timezone.now(), finished_at=timezone.now()
+    )
+    _look()
+
+    dead.refresh_from_db()
+    assert dead.state == "interrupted"
+    assert connected.emails() == hashes("anna", "bert", "carl")
+
+
+def test_a_question_that_nobody_answered_is_asked_again_in_a_minute(people, sandbox, account_number):
+    connected = scene.live(sandbox, account_number, people)
+    jobs.run_due_here(["sync"])
+    scene.imported("dora")
+    sandbox.dial("drop", platform="meta", account=account_number, op="describe")
+    runs.request(actor=None, mapping=connected.mapping)
+
+    jobs.run_due_here(["sync"], rounds=1)
+
+    assert Run.objects.order_by("-pk")[0].state == "failed"
+    wait = Job.objects.get(task="destinations.sync").due_at - timezone.now()
+    assert timedelta(seconds=50) < wait < timedelta(seconds=61)
+
+
 def test_what_is_unknown_is_told_again_by_the_sweep_when_its_time_has_come(people, sandbox, account_number):
     connected = scene.live(sandbox, account_number, people)
     sandbox.dial("error", platform="meta", account=account_number, op="add", status=500)

@@ -260,6 +260,21 @@ def test_two_thousand_schedules_end_with_exactly_the_wanted_on_the_platform(star
         assert not book.calls, f"seed {seed}"
 
 
+def test_whoever_is_refused_and_may_be_there_from_an_earlier_call_stays_unknown_however_urgent_the_later_one_was():
+    book = Book()
+    first = Call(1, ADD, plan.PURCHASE, "bulk", 1, "prepared", BitMap([1]), START)
+    book.prepare(first, veto=False)
+    book.lose_track(first, START, SETTLE)
+    later = START + 2 * SETTLE
+    second = Call(2, ADD, plan.PURCHASE, "bulk", 2, "prepared", BitMap([1, 2, 3]), later)
+    book.prepare(second, veto=False)
+
+    book.accept(second, BitMap([1, 2]), BitMap(), pending=False, again=later + SETTLE)
+
+    assert (book.present, book.unknown, book.rejected) == (BitMap([3]), BitMap([1]), BitMap([2]))
+    book.check()
+
+
 def _discharge_at_once(book, call, ids):
     """The repair of the fault that showed at one seed in 12,000, taken out: a call prepared before clears what fell due after."""
     for other in book.calls:

@@ -262,7 +262,7 @@ def driven(stage: Stage, clock: Clockwork, seams: Seams) -> Iterator[None]:
         stack.enter_context(one_database())
         stack.enter_context(mock.patch.dict(delivery.sync.__kwdefaults__, now=clock.now, sleep=clock.sleep))
         stack.enter_context(mock.patch.dict(urgent.deliver.__kwdefaults__, now=clock.now, sleep=clock.sleep))
-        stack.enter_context(mock.patch.dict(fastlane.run.__kwdefaults__, sleep=seams.nap))
+        stack.enter_context(mock.patch.dict(fastlane.run.__kwdefaults__, now=clock.now, sleep=seams.nap))
         stack.enter_context(connection.execute_wrapper(statement))
         try:
             yield
