@@ -15,7 +15,7 @@ LENGTHS = [SHORT, pytest.param(LONG, marks=[pytest.mark.slow, pytest.mark.timeou
 @pytest.fixture
 def stage(tmp_path):
     made = Deployment(tmp_path / "var")
-    made.manage("migrate", "-v", "0")
+    made.migrate()
     yield made
     made.remove()
 

@@ -48,7 +48,7 @@ class Rush:
 
     def fill(self, *, platform: str, mentioning: int) -> None:
         """People, files and audiences; every connection is live and has had its first sync, but for `everybody`'s."""
-        self.deployment.manage("migrate", "-v0")
+        self.deployment.migrate()
         arguments = (
             f"{str(self.deployment.env['LAKE_URL'])!r}, {self.shop.people}, {self.sandbox.base_url!r}, "
             f"{platform!r}, {mentioning}"

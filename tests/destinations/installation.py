@@ -10,6 +10,7 @@ import orjson
 import psycopg
 import pytest
 
+from tests import migrated
 from tests.destinations import scene
 
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
@@ -74,7 +75,7 @@ class Installation:
             "DJANGO_SETTINGS_MODULE": "config.settings",
             "PYTHONPATH": str(MANAGE.parent),
         }
-        self.manage("migrate", "-v0")
+        migrated.fill(folder, database_url)
         self.python(_FILL, sandbox.base_url, account)
 
     def manage(self, *arguments, check=True, **environment):

@@ -30,6 +30,7 @@ from destinations.record import shape, target
 from destinations.services import Refused, warehouse
 from destinations.services.restoring import restored
 from qa import privacy, privacy_page
+from tests import migrated
 from tests.audiences.people_in import erase, identify, merge, track, until_counted
 from tests.destinations import scene, warehouse_scene
 from tests.destinations.warehouse_scene import comparable, named, ought
@@ -240,7 +241,7 @@ def test_a_load_killed_at_any_point_and_run_again_ends_equal(customer, tmp_path,
         run = [sys.executable, str(MANAGE), "load_warehouse"]
         return subprocess.run(run, env={**environment, "FAULT": fault}, capture_output=True, text=True, timeout=120)
 
-    subprocess.run([sys.executable, str(MANAGE), "migrate", "-v0"], env=environment, check=True)
+    migrated.fill(tmp_path)
     python(_FILL, "1", customer.url)
     if turn == "2":
         assert load().returncode == 0

@@ -44,7 +44,7 @@ class ShopAtWork:
         self._http: httpx.Client | None = None
 
     def fill(self, people: int) -> None:
-        self.deployment.manage("migrate", "-v0")
+        self.deployment.migrate()
         script = _FILL.format(
             people=people,
             base_url=self.sandbox.base_url,

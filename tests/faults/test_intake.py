@@ -232,7 +232,7 @@ LIMIT_MB = 512
 @pytest.fixture
 def deployment(tmp_path):
     made = Deployment(tmp_path / "var")
-    made.manage("migrate", "-v", "0")
+    made.migrate()
     yield made
     made.remove()
 

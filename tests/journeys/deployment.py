@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import psycopg
 
+from tests import migrated
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -46,6 +48,10 @@ class Deployment:
             with psycopg.connect(self._server_url, autocommit=True) as connection:
                 connection.execute(f'CREATE DATABASE "{self.database}"')
             self.env["DATABASE_URL"] = self._server_url.rsplit("/", 1)[0] + "/" + self.database
+
+    def migrate(self) -> None:
+        """As `manage.py migrate` would leave it, in much less time."""
+        migrated.fill(self.folder, self.env["DATABASE_URL"] if self._server_url else "")
 
     def manage(
         self, *words: str, check: bool = True, timeout: float = 300, **env: str
