@@ -123,7 +123,6 @@ def say_everything(work: Sync) -> View:
     """Plan and say, until there is nothing left to say now; the ledger as it was found then."""
     while True:
         view = ledger.look(work.mapping.pk, now=work.now())
-        work.withdraw_kinds = view.withdraw_kinds
         before, left = work.calls, 0
         for step in planned(work, view).batches(work.size):
             say(work, step)
@@ -342,10 +341,12 @@ def _token(work: Work, kind: str) -> None:
 
 
 def _stops_now(work: Work) -> Stops:
+    """What is forbidden now; what the connection sends, and takes back, is as it is now from here on."""
     work.mapping.refresh_from_db(fields=["state", "state_until", "add_only", "blocked_reason", "lost", "identifiers"])
     if work.mapping.lost:
         raise Stopped(work.mapping.blocked_reason)
     found = stops(work.mapping, work.now())
+    work.withdraw_kinds = ledger.withdraw_kinds(work.mapping.pk)
     if found.everything:
         raise Stopped(f"The connection is {work.mapping.get_state_display().lower()}.", Run.State.INTERRUPTED)
     return found

@@ -114,7 +114,7 @@ def _deliver(work: Sync, counted: wanted.Wanted | None) -> None:
         breakers.look(mapping, counted, before, work.now())
     view = _rebase(work, counted, before)
     faults.point("mid_plan")
-    work.watch.mark, work.withdraw_kinds = view.change_seq, view.withdraw_kinds
+    work.watch.mark = view.change_seq
     planned = calls.planned(work, view)
     _approve(work, planned, view)
     if planned.steps:

@@ -33,7 +33,6 @@ class View:
     left: Mapping[str, BitMap]  # cause → identities that the latest decision took out
     entered: Mapping[str, BitMap]
     vetoed: BitMap
-    withdraw_kinds: tuple[str, ...]
     refresh_id: int | None
     change_seq: int
     next_due_at: datetime | None  # when something unknown next falls due to be told again
@@ -196,7 +195,6 @@ def look(mapping_id: int, *, now: datetime) -> View:
         left=left,
         entered=entered,
         vetoed=book.vetoed,
-        withdraw_kinds=tuple(row.withdraw_kinds),
         refresh_id=row.refresh_id,
         change_seq=row.change_seq,
         next_due_at=min(moments, default=None),
@@ -232,6 +230,8 @@ def prepare(
         left_out = watch.leaves_out(ids, profiles)
         if step.kind == ADD:
             ids = ids - left_out if _still_sent(row, identifiers) else BitMap()
+        elif not set(row.withdraw_kinds) <= set(identifiers):  # some were told with more since the plan
+            ids = BitMap()
         if not ids:
             return None
         operation = Operation.objects.create(
@@ -427,6 +427,11 @@ def tell_again(
             row.save(update_fields=["epoch"])
         rows.save(row, book)
     return len(ids)
+
+
+def withdraw_kinds(mapping_id: int) -> tuple[str, ...]:
+    """The identifier kinds that are being taken back there."""
+    return tuple(Ledger.objects.values_list("withdraw_kinds", flat=True).get(mapping_id=mapping_id))
 
 
 def withdraw(mapping_id: int, kinds: Sequence[str], *, now: datetime) -> None:

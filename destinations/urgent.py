@@ -14,7 +14,7 @@ from django.utils import timezone
 from pyroaring import BitMap
 
 from audiences import jobs
-from destinations import calls, eligibility, errands, leases, ledger, plan, remotes
+from destinations import calls, eligibility, errands, identities, leases, ledger, plan, remotes
 from destinations.calls import Clock, Stopped, Work
 from destinations.connectors import registry
 from destinations.connectors.base import Connector, Misconfigured, Retryable
@@ -40,14 +40,15 @@ def opened(destination: Destination) -> Iterator[Connector]:
 
 @dataclass(frozen=True, slots=True)
 class Consenting:
-    """An urgent add's guard: nobody is added who, at this moment, is removed or has not consented."""
+    """An urgent add's guard: nobody is added who, at this moment, is removed, has not consented or has other identifiers by now."""
 
     purpose: str
 
     def leaves_out(self, ids: BitMap, profiles: Mapping[int, int]) -> BitMap:
         people = BitMap(profiles[number] for number in ids)
         out = eligibility.gone(people) | eligibility.without_consent(people, eligibility.consents_needed(self.purpose))
-        return BitMap(number for number in ids if profiles[number] in out) if out else BitMap()
+        current = identities.current_of(list(people))
+        return BitMap(n for n in ids if profiles[n] in out or current.get(profiles[n]) != n)
 
 
 def deliver(
@@ -125,7 +126,6 @@ def _say(work: Work) -> datetime | None:
     """Say it, until there is nothing left to say now. When there will be, where that is known."""
     while True:
         view = ledger.look(work.mapping.pk, now=work.now())
-        work.withdraw_kinds = view.withdraw_kinds
         found = plan.urgent(calls.planned(work, view))
         before = work.calls
         for step in found.batches(work.size):

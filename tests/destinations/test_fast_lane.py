@@ -65,6 +65,19 @@ def test_what_the_lane_has_said_the_next_sync_finds_done(pair):
     assert pair.cart.emails() == hashes("bert", "carl")
 
 
+def test_a_buyer_who_has_other_identifiers_before_it_is_said_is_never_suppressed_under_the_old_ones(pair):
+    track("anna", "purchase")
+    FastLane().look()
+    identify("anna", email="anna.new@example.com")
+    urgent.deliver(pair.bought.mapping.destination_id)
+    assert pair.bought.emails() == hashes("zoe")
+
+    until_counted()
+    pair.bought.sync()
+
+    assert pair.bought.emails() == hashes("zoe", "anna.new")
+
+
 def test_an_event_that_no_rule_names_decides_nothing(pair):
     track("anna", "page_view")
 

@@ -40,14 +40,14 @@ def claim(mapping, now=NOW, lane=leases.BULK):
     return leases.claim(mapping.pk, lane, settle=SETTLE, now=now)
 
 
-def prepare(lease, step, now=NOW, watch=None):
+def prepare(lease, step, now=NOW, watch=None, identifiers=("email",)):
     return ledger.prepare(
         lease,
         step,
         profiles=PROFILES,
         watch=watch or Watch(0, frozenset()),
         remote_id="1",
-        identifiers=("email",),
+        identifiers=identifiers,
         left_at=now,
         now=now,
     )
@@ -213,6 +213,17 @@ def test_nobody_is_added_to_whom_something_happened_since_the_count(mapping):
     prepared = prepare(lease, add(), watch=Watch(0, frozenset({"purchase"})))
 
     assert prepared.step.ids == PEOPLE - BitMap([1, 3])
+
+
+def test_nobody_is_removed_with_fewer_kinds_than_are_being_taken_back(mapping):
+    """The connection was changed after the call was planned: what was sent with the dropped kind must go too."""
+    lease = claim(mapping)
+    put_there(mapping, lease)
+    Ledger.objects.update(base=pack(BitMap()))
+    ledger.withdraw(mapping.pk, ["phone"], now=NOW)
+
+    assert prepare(lease, remove(PEOPLE)) is None
+    assert prepare(lease, remove(PEOPLE), identifiers=("email", "phone")) is not None
 
 
 def test_decisions_overlay_a_count_until_one_contains_them(mapping):
