@@ -8,7 +8,7 @@ import pytest
 
 from tests.journeys.deployment import ROOT, Deployment
 
-SHORT, LONG = 5, 60
+SHORT, LONG = 5, 30
 LENGTHS = [SHORT, pytest.param(LONG, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 
 
