@@ -28,11 +28,14 @@ def main() -> int:
     if given.weakened:
         return weakened(range(given.start, given.start + given.seeds))
     began, failed, steps, calls = time.monotonic(), 0, 0, 0
-    for played in all_of(range(given.start, given.start + given.seeds), given.processes, given.without):
+    seeds = range(given.start, given.start + given.seeds)
+    for done, played in enumerate(all_of(seeds, given.processes, given.without), 1):
         steps, calls = steps + played.steps, calls + played.calls
         if given.story or played.rule:
             print(played.story, flush=True)
         failed += bool(played.rule)
+        if done % 500 == 0:
+            print(f"{done} of {given.seeds}, {failed} failed, {done / (time.monotonic() - began):.1f}/s", file=sys.stderr)
     took = time.monotonic() - began
     print(f"{given.seeds} schedules, {failed} failed, {given.seeds / took:.1f}/s, {steps} steps, {calls} calls")
     return 1 if failed else 0

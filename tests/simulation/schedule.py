@@ -1,6 +1,7 @@
 """One seed, one schedule: the weather is drawn, people act, processes work and die, then it is quiet and everything must come right."""
 
 import dataclasses
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,9 +102,8 @@ class Schedule:
                 self._play()
             except Broken as broken:
                 rule, words = broken.rule, str(broken)
-            except Exception as error:
-                error.add_note("\n".join([f"seed {self.seed}: {self.weather}", *self.clock.trace[-80:]]))
-                raise
+            except Exception as error:  # told like everything else that must not be; another process could not read it
+                rule, words = type(error).__name__, traceback.format_exc()
             finally:
                 self.clock.close()
         return Verdict(self.seed, self.weather, rule, words, self.clock.trace, self.clock.step, self.calls)
@@ -197,7 +197,7 @@ class Schedule:
         for process in self.clock.processes:
             process.wakes_at = min(process.wakes_at, self.clock.t + 45)
         self.slots = {name: min(until, self.clock.t + 20) for name, until in self.slots.items()}
-        Mapping.objects.filter(pk=self.mapping.pk).update(state="live", blocked_reason="", state_until=None, lost="")
+        self._unblock()
         Hold.objects.filter(mapping=self.mapping).delete()
         paused = Account.objects.filter(pk=self.mapping.destination.account_id).values_list("paused_until", flat=True)[
             0
@@ -210,6 +210,10 @@ class Schedule:
         if paused is not None:
             moments_.append(self._seconds(paused))
         self._until(max(moments_))
+        self._unblock()  # by an answer that was on its way
+
+    def _unblock(self) -> None:
+        Mapping.objects.filter(pk=self.mapping.pk).update(state="live", blocked_reason="", state_until=None, lost="")
 
     def _ask_for_a_sync(self) -> None:
         self.clock.say("a sync is asked for")
