@@ -308,7 +308,7 @@ def _settle(row: Ledger, lease: Lease, operation_id: int, outcome: Outcome, now:
         count = Count(rejected=len(ids))
     else:
         pending = outcome.verdict == transitions.SUBMITTED
-        again = now + max(lease.settle, REMOVED_AGAIN if unsure else REFUSED_AGAIN)
+        again = now + max(lease.settle, REFUSED_AGAIN if call.kind == ADD else REMOVED_AGAIN)
         book.accept(call, refused, unsure, pending=pending, again=again)
         count = Count(accepted=len(ids) - len(refused) - unnamed, rejected=len(refused) + unnamed)
         records.accepted(row.mapping_id, call.kind, ids - refused - unsure, now)

@@ -94,10 +94,12 @@ class Book:
     def accept(self, call: Call, rejected: BitMap, unsure: BitMap, *, pending: bool, again: datetime) -> None:
         """The platform took the call, less `rejected`, and of a removal's `unsure` less some that it does not name. `pending`: a receipt is still to come, and may take some of it back.
 
-        Someone who was told again and is refused may be there from before: that stays unknown, and is asked anew at `again`.
+        Whoever is refused while an earlier call about them is open may be there, or gone, by that one: that stays unknown, and is
+        asked anew at `again`.
         """
         ids, good = call.unsettled, call.unsettled - rejected
-        doubt = ids & rejected & self._told_before(call) if call.kind == ADD else unsure
+        told_before = BitMap() if call.cause == WITHDRAW else self._told_before(call)  # those are told once more anyway
+        doubt = (ids & rejected & told_before) | unsure
         if call.kind == ADD:
             self._set(present=self.present | good, rejected=self.rejected | ((ids & rejected) - doubt))
             self._set(unknown=self.unknown - (ids - doubt))
@@ -106,7 +108,7 @@ class Book:
         ):  # they are still in `reassert`, so they stay unknown until they have been added again
             self._set(withdraw=self.withdraw - (good - unsure))
         else:
-            self._set(present=self.present | (ids & rejected), unknown=self.unknown - (ids - unsure))
+            self._set(present=self.present | ((ids & rejected) - doubt), unknown=self.unknown - (ids - doubt))
             self._set(withdraw=self.withdraw - good)
         self._discharge(call, ids)
         call.state, call.changed = (SUBMITTED if pending else SETTLED), True

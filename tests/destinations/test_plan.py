@@ -275,6 +275,21 @@ def test_whoever_is_refused_and_may_be_there_from_an_earlier_call_stays_unknown_
     book.check()
 
 
+def test_whoever_a_removal_is_refused_for_may_have_been_removed_by_an_earlier_call():
+    book = Book(present=BitMap([1, 2]))
+    first = Call(1, REMOVE, plan.DIFF, "bulk", 1, "prepared", BitMap([1]), START)
+    book.prepare(first, veto=False)
+    book.lose_track(first, START, SETTLE)
+    later = START + 2 * SETTLE
+    second = Call(2, REMOVE, plan.REASSERT, "bulk", 2, "prepared", BitMap([1, 2]), later)
+    book.prepare(second, veto=False)
+
+    book.accept(second, BitMap([1, 2]), BitMap(), pending=False, again=later + SETTLE)
+
+    assert (book.present, book.unknown) == (BitMap([2]), BitMap([1]))
+    book.check()
+
+
 def _discharge_at_once(book, call, ids):
     """The repair of the fault that showed at one seed in 12,000, taken out: a call prepared before clears what fell due after."""
     for other in book.calls:

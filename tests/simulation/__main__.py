@@ -35,7 +35,9 @@ def main() -> int:
             print(played.story, flush=True)
         failed += bool(played.rule)
         if done % 500 == 0:
-            print(f"{done} of {given.seeds}, {failed} failed, {done / (time.monotonic() - began):.1f}/s", file=sys.stderr)
+            print(
+                f"{done} of {given.seeds}, {failed} failed, {done / (time.monotonic() - began):.1f}/s", file=sys.stderr
+            )
     took = time.monotonic() - began
     print(f"{given.seeds} schedules, {failed} failed, {given.seeds / took:.1f}/s, {steps} steps, {calls} calls")
     return 1 if failed else 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from pyroaring import BitMap
 
 from audiences.bitmaps import unpack
@@ -235,11 +235,13 @@ class Oracle:
 
     def resolved(self, lately: timedelta) -> None:
         """Whatever a worker left behind has been seen to without anybody's asking; what fell due `lately` may still wait, and so
-        may what the platform has refused since."""
+        may what the platform has refused since, or a later run could not say: that waits for the next count, or a hold's end."""
         with self.clock.aside():
             now = self.clock.now()
             behind = Operation.objects.filter(mapping=self.mapping, open=True)
             behind = behind.filter(Q(state="prepared") | Q(reassert_at__lt=now - lately))
+            found = Run.objects.filter(mapping=self.mapping, state__in=("done", "partial"))
+            behind = behind.exclude(Exists(found.filter(started_at__gte=OuterRef("reassert_at"))))
             refused = BitMap(Rejection.objects.filter(mapping=self.mapping).values_list("identity_no", flat=True))
             words = [
                 f"call {number} is still {state}"
