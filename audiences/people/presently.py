@@ -52,16 +52,16 @@ def people(since: Mapping[int, int], leaves: Iterable[Leaf]) -> Present:
 
 
 def _people(since: Mapping[int, int], leaves: Sequence[Leaf]) -> Present:
-    events, properties = histories.needed(leaves)
+    needed = histories.needed(leaves)
     with lake.one_moment():
         manifest = lake.take_snapshot().manifest
         became = lake.merged_into(since)
         numbers = sorted({*since, *became})
-        hot = lake.hot_events_of(numbers, events)
+        hot = lake.hot_events_of(numbers, needed.events)
         as_of_us = clock.now_us()
     # The same mark for every look, so that the engine's view of the files is made once for each manifest.
     pin = Pinned(Snapshot(manifest=manifest, hot=0, profiles=0, change_seq=0), as_of_us)
-    found = engines.current().people(numbers, pin, events, properties)
+    found = engines.current().people(numbers, pin, needed)
     filed: dict[int, list[Occurrence]] = defaultdict(list)
     for number, person in found.items():
         filed[became.get(number, number)].extend(person.events)

@@ -16,7 +16,7 @@ from audiences.clock import DAY
 from audiences.models import Alias, LakeFile, Pin, Profile, ProfileChange
 from audiences.people import engines, lake
 from audiences.people.engines import asking, views
-from audiences.people.engines.base import EventFacts, NameFacts, Pinned, UnreadableLake, ValueFacts
+from audiences.people.engines.base import EventFacts, NameFacts, Needed, Pinned, UnreadableLake, ValueFacts
 from audiences.people.engines.cache import Cache
 from audiences.people.engines.duckdb import DuckDB
 from audiences.people.lake import files
@@ -335,7 +335,7 @@ def test_people_come_with_their_events_under_every_number_they_had(engine):
     accept(event(1, value=1), event(2, "buy", profile_no=9, time="2026-05-11", value=2))
     flush()
     accept(event(3, "buy", profile_no=2), event(4, time="2026-07-01"))
-    people = engine.people([1, 2, 77], now(), ["buy"])
+    people = engine.people([1, 2, 77], now(), Needed(frozenset({"buy"})))
     assert set(people) == {1, 2}
     assert people[1].events == (Occurrence("buy", at("2026-05-11"), {"value": 2}),)
     assert people[1].attributes == {"plan": "pro"}

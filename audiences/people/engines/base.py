@@ -1,6 +1,6 @@
 """The contract between segments and whoever answers their leaves. No engine's ways appear here."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,12 +10,15 @@ from audiences.people.engines.stopping import Stop, Stopped
 from audiences.people.pins import Pinned, Snapshot
 from audiences.segments.advice import Seen
 from audiences.segments.judge import Person
-from audiences.segments.tree import Leaf
+from audiences.segments.leaves import Span, around, span
+from audiences.segments.tree import Leaf, Window
 
 __all__ = [
+    "EVERYTHING",
     "Engine",
     "EventFacts",
     "NameFacts",
+    "Needed",
     "Pinned",
     "Snapshot",
     "Statistics",
@@ -70,6 +73,22 @@ class Statistics:
     attributes: Mapping[str, NameFacts]
 
 
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """Of what people did: events of these names (None: all) in these windows, with these properties (None: all, as accepted)."""
+
+    events: frozenset[str] | None = None
+    properties: frozenset[str] | None = None
+    windows: frozenset[Window] = frozenset({None})
+
+    def span(self, as_of_us: int) -> Span:
+        """What holds all of it at this moment."""
+        return around(span(window, as_of_us) for window in self.windows)
+
+
+EVERYTHING = Needed()
+
+
 class Engine(Protocol):
     """Answers are bitmaps of profile_no with merges applied. A leaf's answer may hold profiles outside the universe; the caller intersects.
 
@@ -95,12 +114,11 @@ class Engine(Protocol):
         self,
         profile_nos: Sequence[int],
         pin: Pinned,
-        events: Collection[str] | None = None,
-        properties: Collection[str] | None = None,
+        needed: Needed = EVERYTHING,
     ) -> dict[int, Person]:
-        """These profiles as judge.py takes them, with their events of these names, or all; on no lists.
+        """These profiles as judge.py takes them, with what is needed of their events, at least; on no lists.
 
-        `properties`: those that are needed; they may come as texts. Numbers that no profile has are left out.
+        Properties that are named may come as texts. Numbers that no profile has are left out.
         """
         ...
 

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from audiences.clock import MINUTE
 from audiences.people import lake
 from audiences.people.engines import facts, functions, histories
 from audiences.people.engines.asking import Asking
-from audiences.people.engines.base import EventFacts, Pinned, Statistics, Stop, UnreadableLake
+from audiences.people.engines.base import EVERYTHING, EventFacts, Needed, Pinned, Statistics, Stop, UnreadableLake
 from audiences.people.engines.cache import Cache
 from audiences.people.engines.histories import Happened
 from audiences.people.engines.views import Views
@@ -88,7 +88,7 @@ class DuckDB:
     def point(self, leaves: Iterable[Leaf], profile_nos: Sequence[int], pin: Pinned) -> dict[Leaf, BitMap]:
         """Each leaf's profiles among these, judged one by one. Raises UnreadableLake."""
         asked = list(leaves)
-        people = self.people(profile_nos, pin, *histories.needed(asked))
+        people = self.people(profile_nos, pin, histories.needed(asked))
         return {
             leaf: BitMap(number for number, person in people.items() if judge(leaf, person, pin.as_of_us))
             for leaf in asked
@@ -98,17 +98,16 @@ class DuckDB:
         self,
         profile_nos: Sequence[int],
         pin: Pinned,
-        events: Collection[str] | None = None,
-        properties: Collection[str] | None = None,
+        needed: Needed = EVERYTHING,
     ) -> dict[int, Person]:
-        """These profiles as judge.py takes them, with their events of these names, or all, the newest first. On no lists.
+        """These profiles as judge.py takes them, with what is needed of their events, the newest first. On no lists.
 
-        `properties`: only these are needed, and come as texts, which judge.py makes no difference of. Raises UnreadableLake.
+        Properties that are named come as texts, which judge.py makes no difference of. Raises UnreadableLake.
         """
         found = self._reading(
             pin,
             lambda: histories.occurrences(
-                self._rows, self._views.events(pin.snapshot), profile_nos, events, properties, pin.as_of_us
+                self._rows, self._views.events(pin.snapshot), profile_nos, needed, pin.as_of_us
             ),
         )
         return histories.people(profile_nos, found)

@@ -11,11 +11,12 @@ from sqlglot import exp
 
 from audiences.models import Profile
 from audiences.people.engines.asking import Rows
+from audiences.people.engines.base import Needed
 from audiences.people.engines.views import EventView
 from audiences.segments import tree
 from audiences.segments.judge import Occurrence, Person
 from audiences.segments.leaves import EVER_US, Span
-from audiences.segments.tree import KnownFor, Leaf, Measured, Moment, Occurred
+from audiences.segments.tree import KnownFor, Leaf, Measured, Moment, Occurred, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,14 @@ class Happened:
     event_key: str
 
 
-def needed(leaves: Iterable[Leaf]) -> tuple[frozenset[str] | None, frozenset[str]]:
-    """The names of the events that these leaves ask about (None: every event there is), and of the properties."""
+def needed(leaves: Iterable[Leaf]) -> Needed:
+    """What these leaves ask about."""
     names: set[str] = set()
     properties: set[str] = set()
+    windows: set[Window] = set()
     every = False
     for leaf in leaves:
+        windows.add(leaf.window if isinstance(leaf, Occurred | Measured | Moment) else None)
         match leaf:
             case KnownFor() | Occurred(event="*"):
                 every = True
@@ -46,25 +49,25 @@ def needed(leaves: Iterable[Leaf]) -> tuple[frozenset[str] | None, frozenset[str
             case tree.Sequence(steps):
                 names.update(step.event for step in steps)
                 properties.update(condition.name for step in steps for condition in step.where)
-    return None if every else frozenset(names), frozenset(properties)
+    return Needed(None if every else frozenset(names), frozenset(properties), frozenset(windows or {None}))
 
 
 def occurrences(
     rows: Rows,
     view: EventView,
     profile_nos: Collection[int],
-    events: Collection[str] | None,
-    properties: Collection[str] | None,
-    until_us: int,
+    needed: Needed,
+    as_of_us: int,
 ) -> dict[int, list[Occurrence]]:
-    """These people's events up to a moment, all or of these names, each person's newest first.
+    """What is needed of these people's events up to a moment, each person's newest first; there may be more.
 
-    Properties come as accepted or, if they are named, only these and as texts: rules compare nothing else, and it is quicker.
+    Properties that are named come as texts: rules compare nothing else, and it is quicker.
     """
+    properties, wanted = needed.properties, needed.span(as_of_us)
     found: dict[int, list[Occurrence]] = defaultdict(list)
     asked = [] if properties is None else sorted(properties)
     columns = ["properties"] if properties is None else []
-    for row in _rows(rows, view, profile_nos, events, until_us, columns=columns, properties=asked):
+    for row in _rows(rows, view, profile_nos, needed.events, wanted, columns=columns, properties=asked):
         given = json.loads(row["properties"]) if properties is None else _given(row, asked)
         found[row["profile_no"]].append(Occurrence(row["name"], row["time_us"], given))
     for own in found.values():
@@ -77,7 +80,7 @@ def newest(rows: Rows, view: EventView, profile_no: int, until_us: int, limit: i
     columns = ["properties", "source", "event_key"]
     return [
         Happened(row["name"], row["time_us"], json.loads(row["properties"]), row["source"], row["event_key"])
-        for row in _rows(rows, view, [profile_no], None, until_us, columns=columns, newest=limit)
+        for row in _rows(rows, view, [profile_no], None, Span(EVER_US, until_us), columns=columns, newest=limit)
     ]
 
 
@@ -86,21 +89,21 @@ def _rows(
     view: EventView,
     profile_nos: Collection[int],
     events: Collection[str] | None,
-    until_us: int,
+    wanted: Span,
     *,
     columns: Sequence[str],
     properties: Sequence[str] = (),
     newest: int | None = None,
 ) -> Iterator[dict[str, Any]]:
-    sources = view.sources(Span(EVER_US, until_us), properties)
+    sources = view.sources(wanted, properties)
     if not sources or not profile_nos or (events is not None and not events):
         return
     names = None if events is None else sorted(events)
     statement = view.writer.history(
-        exp.to_table("wanted"), names, until_us, sources, columns=columns, properties=properties, newest=newest
+        exp.to_table("wanted"), names, wanted.until, sources, columns=columns, properties=properties, newest=newest
     )
-    wanted = pa.table({"profile_no": pa.array(view.namesakes(profile_nos), pa.uint32())})
-    for batch in rows(statement, wanted=wanted):
+    people = pa.table({"profile_no": pa.array(view.namesakes(profile_nos), pa.uint32())})
+    for batch in rows(statement, wanted=people):
         yield from batch.to_pylist()
 
 
