@@ -218,7 +218,7 @@ def _make(
         empty = {n: VETOED if n in parcel.vetoed else NOTHING_TO_SEND for n in parcel.empty}
     else:
         spare = step.cause not in plan.VETOING and step.cause != plan.WITHDRAW
-        parcel, empty = identities.removal(found, prepared.there if spare else None), {}
+        parcel, empty = identities.removal(found, prepared.there if spare else None, work.mapping.identifiers), {}
     push = Push(step.kind, work.mapping.remote_id, prepared.operation_id, parcel.people, kinds)
     faults.point("before_call")
     if work.now() - written > _FRESH:  # we may have been stopped, and others may have told these people since

@@ -108,10 +108,15 @@ def rows(ids: BitMap, kinds: Sequence[str]) -> Rows:
     return Rows(numbers, dict(zip(numbers, profiles, strict=True)), by_kind)
 
 
-def removal(found: Rows, there: BitMap | None) -> Parcel:
-    """A removal's rows: without what someone in `there`, who is wanted and on the platform, carries too. None: nobody is spared."""
+def removal(found: Rows, there: BitMap | None, sent: Collection[str] = ()) -> Parcel:
+    """A removal's rows: without what someone in `there`, who is wanted and on the platform, carries too. None: nobody is spared.
+
+    `sent`: the kinds that the connection sends now; what it only takes back is spared for nobody.
+    """
     if there:
         for kind, (positions, others) in _others(found).items():
+            if ("last_name" if kind == "address" else kind) not in sent:
+                continue
             spared = [p for p, carriers in zip(positions, others, strict=True) if any(c in there for c, _ in carriers)]
             _blank(found, kind, spared)
     return _parcel(found, BitMap())

@@ -100,16 +100,17 @@ class Book:
         ids, good = call.unsettled, call.unsettled - rejected
         told_before = BitMap() if call.cause == WITHDRAW else self._told_before(call)  # those are told once more anyway
         doubt = (ids & rejected & told_before) | unsure
+        late = self._may_land_after(call)
         if call.kind == ADD:
             self._set(present=self.present | good, rejected=self.rejected | ((ids & rejected) - doubt))
             self._set(unknown=self.unknown - (ids - doubt))
         elif (
             call.cause == WITHDRAW
         ):  # they are still in `reassert`, so they stay unknown until they have been added again
-            self._set(withdraw=self.withdraw - (good - unsure))
+            self._set(withdraw=self.withdraw - (good - unsure - late))
         else:
             self._set(present=self.present | ((ids & rejected) - doubt), unknown=self.unknown - (ids - doubt))
-            self._set(withdraw=self.withdraw - good)
+            self._set(withdraw=self.withdraw - (good - late))
         self._discharge(call, ids)
         call.state, call.changed = (SUBMITTED if pending else SETTLED), True
         call.unsettled = good | doubt if pending else doubt
@@ -209,6 +210,12 @@ class Book:
     def _told_before(self, call: Call) -> BitMap:
         """Of whom something else is open, or who are told again whatever was said."""
         return self.reassert.union(*(other.unsettled for other in self.calls if other is not call))
+
+    def _may_land_after(self, call: Call) -> BitMap:
+        """Whom an earlier call may still reach after this one, with kinds that are being taken back: they are not through with that."""
+        return BitMap().union(
+            *(o.unsettled for o in self.calls if o is not call and o.reassert_at and o.reassert_at > call.prepared_at)
+        )
 
     def _discharge(self, call: Call, ids: BitMap) -> None:
         """Obligations that had fallen due before this call was prepared are met by it, or taken over by it."""

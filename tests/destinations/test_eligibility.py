@@ -177,6 +177,23 @@ def test_who_may_be_sent_is_found_alike_for_few_and_for_many(mapping, monkeypatc
     assert few[2] == people - everybody()
 
 
+def test_an_identifier_of_a_kind_that_is_only_taken_back_is_spared_for_nobody(mapping):
+    identify("anna", email="anna@example.com", phone="+491701234567")
+    old = scene.identity_of("anna")
+    identify("anna", email="anna.new@example.com")
+    there = BitMap([scene.identity_of("anna")])
+
+    def phones(sent):
+        return (
+            identities.removal(identities.rows(BitMap([old]), ("email", "phone")), there, sent)
+            .people["phone"]
+            .to_pylist()
+        )
+
+    assert phones(("email", "phone")) == [None]
+    assert phones(("email",)) == ["+491701234567"]
+
+
 def test_who_shares_an_identifier_is_found_by_an_index(mapping, monkeypatch):
     """SQLite takes a partial index only for a condition in the index's own words."""
     identify("anna", first_name="Anna", last_name="Smith", zip="10115", phone="+491701234567")
@@ -185,7 +202,7 @@ def test_who_shares_an_identifier_is_found_by_an_index(mapping, monkeypatch):
     people = everybody()
     monkeypatch.setattr(eligibility, "_FEW", 0)  # of a few, the numbers are the index
     with CaptureQueriesContext(connection) as asked:
-        identities.removal(found, BitMap([1]))
+        identities.removal(found, BitMap([1]), kinds)
         eligibility.gone(people)
         eligibility.merged(people)
 

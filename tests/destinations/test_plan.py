@@ -290,6 +290,25 @@ def test_whoever_a_removal_is_refused_for_may_have_been_removed_by_an_earlier_ca
     book.check()
 
 
+def test_what_is_taken_back_is_taken_back_again_when_an_earlier_call_can_no_longer_land():
+    book = Book()
+    first = Call(1, ADD, plan.DIFF, "bulk", 1, "prepared", BitMap([1]), START)
+    book.prepare(first, veto=False)
+    book.lose_track(first, START, SETTLE)
+    book._set(withdraw=BitMap([1]))
+    soon = Call(2, REMOVE, plan.IDENTITY, "bulk", 1, "prepared", BitMap([1]), START + SETTLE / 2)
+    book.prepare(soon, veto=False)
+    book.accept(soon, BitMap(), BitMap(), pending=False, again=START)
+    assert book.withdraw == BitMap([1])
+
+    later = Call(3, REMOVE, plan.REASSERT, "bulk", 1, "prepared", BitMap([1]), START + SETTLE)
+    book.prepare(later, veto=False)
+    book.accept(later, BitMap(), BitMap(), pending=False, again=START)
+
+    assert not book.withdraw
+    book.check()
+
+
 def _discharge_at_once(book, call, ids):
     """The repair of the fault that showed at one seed in 12,000, taken out: a call prepared before clears what fell due after."""
     for other in book.calls:
