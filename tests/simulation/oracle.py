@@ -278,8 +278,11 @@ class Oracle:
         return {value for value in wanted if not self.barred.get(value)}
 
     def _must(self) -> set[Value]:
-        everybody = self.people.persons.values()
-        gone = [person for person in everybody if self.people.vetoes(person) and not self.people.wanted(person)]
+        # Whoever came back and went again between two counts has never come back, as far as anybody can tell.
+        left = {person.no for person in self.people.persons.values() if self.people.vetoes(person)} | self.took
+        gone = [
+            person for person in self.people.persons.values() if person.no in left and not self.people.wanted(person)
+        ]
         taken: set[Value] = set()
         for person in gone:
             for identity in person.carries:
