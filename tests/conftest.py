@@ -13,10 +13,9 @@ from audiences.people import engines, imports
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is about PostgreSQL and Redis is none of the embedded suite's, which runs with nothing installed. CI runs both suites."""
-    if os.environ.get("DATABASE_URL") and os.environ.get("BROKER_URL"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("server")]
+    """What is about one mode is none of the other's suite; the embedded one runs with nothing installed. CI runs both."""
+    other = "embedded" if os.environ.get("DATABASE_URL") and os.environ.get("BROKER_URL") else "server"
+    left_out = [item for item in items if item.get_closest_marker(other)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

@@ -7,6 +7,8 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from django.db import transaction
+
 from audiences.models import Alias, Consent, Identity, Profile
 from audiences.people import merges
 from audiences.people.presently import LATELY
@@ -167,22 +169,23 @@ class People:
 
     def merge(self, survivor: Person, old: Person) -> None:
         """The old one's events and the newer word on consent are the survivor's, who lacks nothing else here."""
-        self._state(old, "merged")
-        Alias.objects.create(old_no=old.no, survivor_no=survivor.no)
-        Alias.objects.filter(survivor_no=old.no).update(survivor_no=survivor.no)
-        for person in self.persons.values():
-            if person is old or person.became == old.no:
-                person.became = survivor.no
-        self._log([(old.no, "merge", str(survivor.no))])
-        if old.said is not None and (survivor.said is None or old.said > survivor.said):
-            self.consent(survivor, old.consents)
-            survivor.said = old.said
-        merges._replace_in_bitmaps(old.no, survivor.no)
-        if old.bought:
-            survivor.bought_us = max(survivor.bought_us, old.bought_us)
-            survivor.bought = True
-            self._entered(survivor)
-        survivor.vetoing = survivor.vetoing or (survivor.bought and self.purpose != SUPPRESSION)
+        with transaction.atomic():
+            self._state(old, "merged")
+            Alias.objects.create(old_no=old.no, survivor_no=survivor.no)
+            Alias.objects.filter(survivor_no=old.no).update(survivor_no=survivor.no)
+            for person in self.persons.values():
+                if person is old or person.became == old.no:
+                    person.became = survivor.no
+            self._log([(old.no, "merge", str(survivor.no))])
+            if old.said is not None and (survivor.said is None or old.said > survivor.said):
+                self.consent(survivor, old.consents)
+                survivor.said = old.said
+            merges._replace_in_bitmaps(old.no, survivor.no)
+            if old.bought:
+                survivor.bought_us = max(survivor.bought_us, old.bought_us)
+                survivor.bought = True
+                self._entered(survivor)
+            survivor.vetoing = survivor.vetoing or (survivor.bought and self.purpose != SUPPRESSION)
 
     def arrive(self) -> Person:
         """Somebody new."""

@@ -17,21 +17,29 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_000)]
 
 
 def simulate(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "BROKER_URL")}
     return subprocess.run(
         [sys.executable, "-m", "tests.simulation", *words],
         cwd=Path(__file__).resolve().parents[2],
-        env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def test_random_kills_late_effects_and_changes_leave_the_platform_as_intended():
-    done = simulate("--seeds", str(SEEDS))
+def all_hold(seeds: int) -> None:
+    done = simulate("--seeds", str(seeds))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert f"{SEEDS} schedules, 0 failed" in done.stdout
+    assert f"{seeds} schedules, 0 failed" in done.stdout
+
+
+@pytest.mark.embedded
+def test_random_kills_late_effects_and_changes_leave_the_platform_as_intended():
+    all_hold(SEEDS)
+
+
+@pytest.mark.server
+def test_on_postgresql_they_do_as_well():
+    all_hold(SEEDS // 20)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +47,7 @@ def without_each() -> str:
     return simulate("--weakened", "--seeds", "150").stdout
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("protection", PROTECTIONS)
 def test_schedules_fail_once_a_protection_is_switched_off(protection, without_each):
     assert re.search(rf"^without {protection}: seed \d+ breaks ", without_each, re.MULTILINE), without_each
